@@ -34,7 +34,7 @@ class XARConfig:
     time_channels: int = 256          # channels of the sinusoid
     dropout: float = 0.               # after attention and in the MLP (published: 0.1)
     attn_dropout: float = 0.          # on attention weights (published: 0.1)
-    init: str = 'zero'                # 'zero': modulation and output start at 0 | 'published': Xavier everywhere
+    init: str = 'zero'                # 'zero': modulation and output start at 0, larger tables | 'published': Xavier everywhere
 
     def __post_init__(self):
         object.__setattr__(self, 'depth', tuple(self.depth))
@@ -209,11 +209,12 @@ class XAR(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        "Xavier-uniform matrices, zero biases, N(0, 0.02) tables; with init='zero' modulation and output start at 0."
+        "Xavier-uniform matrices, zero biases, N(0, 0.02) tables; with init='zero' N(0, 0.3) tables, and modulation and output start at 0."
+        zero = self.config.init == 'zero'
         for module in self.modules():
             if isinstance(module, nn.Linear): nn.init.xavier_uniform_(module.weight); nn.init.zeros_(module.bias)
-        for table in (self.encoder_pos_embed_learned, self.decoder_pos_embed_learned, self.class_emb.weight): nn.init.normal_(table, std=.02)
-        if self.config.init == 'zero':
+        for table in (self.encoder_pos_embed_learned, self.decoder_pos_embed_learned, self.class_emb.weight): nn.init.normal_(table, std=.3 if zero else .02)
+        if zero:
             for linear in [self.pred] + [block.ada_lin[1] for block in [*self.encoder_blocks, *self.decoder_blocks]]: nn.init.zeros_(linear.weight)
 
     def condition(self,

@@ -1,0 +1,45 @@
+# Every target sets itself up: a virtual environment in .venv with all extras. Needs Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PYTHONUNBUFFERED := 1
+
+.PHONY: train test test-slow lab export readme clean
+.DEFAULT_GOAL := train
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "xar_lab needs Python 3.11 or newer; choose one with make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing xar_lab and what it needs into $(VENV) (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs]'
+	@touch $@
+
+train: $(READY)  ## train on handwritten digits, draw and judge samples; about 3 minutes on 2 cores
+	@mkdir -p runs/digits-default
+	@$(BIN)/papermill nbs/train.ipynb runs/digits-default/train.ipynb --log-output --no-progress-bar </dev/null
+	@$(BIN)/python -c "from xar_lab.evaluation import EvalReport; print(EvalReport.read('runs/digits-default/eval/default'))"
+	@echo "run                  runs/digits-default/ (weights in checkpoints/, the executed notebook in train.ipynb)"
+
+test: $(READY)  ## notebooks, then command lines and everything else that cannot live in a notebook
+	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	@$(BIN)/nbdev_test --n_workers 1 --flags slow --timing
+	@$(BIN)/python -m pytest -m slow
+
+lab: $(READY)
+	@$(BIN)/jupyter lab nbs/index.ipynb
+
+export: $(READY)  ## after editing notebooks: modules, clean notebooks, README
+	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_clean
+	@$(MAKE) --no-print-directory readme
+
+readme: $(READY)  ## README.md from nbs/index.ipynb
+	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
+	@$(BIN)/python -c "import re, pathlib; p = pathlib.Path('README.md'); p.write_text(re.sub(r'\]\((?=images/|[\w.]+\.ipynb)', '](nbs/', p.read_text()).replace('](../', ']('))"
+
+clean:
+	rm -rf _proc _docs build dist *.egg-info .pytest_cache nbs/.ipynb_checkpoints

@@ -1,0 +1,85 @@
+"The project itself: notebooks and modules agree, parameters survive cleaning, importing is cheap and quiet."
+import ast
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted((ROOT / 'nbs').glob('*.ipynb'))
+
+
+def cells(path, kind='code'):
+    return [c for c in json.loads(path.read_text())['cells'] if c['cell_type'] == kind]
+
+
+def parameters_of(path):
+    [cell] = [c for c in cells(path) if 'parameters' in c['metadata'].get('tags', [])]
+    return {n.targets[0].id: ast.literal_eval(n.value) for n in ast.parse(''.join(cell['source'])).body}
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    "The project as `make export` leaves it, made in a copy."
+    copy = tmp_path_factory.mktemp('copy') / 'project'
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', '_proc', '__pycache__', '*.egg-info'))
+    for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN / command], cwd=copy, check=True, capture_output=True)
+    subprocess.run(['make', 'readme', f'BIN={BIN}', 'READY='], cwd=copy, check=True, capture_output=True)
+    return copy
+
+
+def test_modules_are_what_the_notebooks_export(exported):
+    for path in sorted((ROOT / 'xar_lab').glob('*.py')):
+        assert path.read_text() == (exported / 'xar_lab' / path.name).read_text(), f'{path.name} differs: run make export'
+
+
+def test_notebooks_are_clean(exported):
+    for path in NOTEBOOKS: assert path.read_text() == (exported / 'nbs' / path.name).read_text(), f'{path.name} is not clean: run make export'
+
+
+def test_readme_is_made_from_the_index(exported):
+    assert (ROOT / 'README.md').read_text() == (exported / 'README.md').read_text(), 'README.md differs: run make export'
+
+
+def test_readme_links_lead_somewhere():
+    for link in re.findall(r'\]\((?!https?:)([^)#]+)', (ROOT / 'README.md').read_text()): assert (ROOT / link).exists(), link
+
+
+def test_cleaning_keeps_the_parameters_tag(exported):
+    for name in ('train.ipynb',): assert parameters_of(exported / 'nbs' / name), name
+
+
+def test_modules_import_only_lower_numbers():
+    order = [p.stem[3:] for p in NOTEBOOKS if re.match(r'\d\d_', p.stem)]
+    for i, name in enumerate(order):
+        for used in re.findall(r'from xar_lab\.(\w+) import', (ROOT / 'xar_lab' / f'{name}.py').read_text()):
+            assert order.index(used) < i, f'{name} imports {used}'
+
+
+def test_train_notebook_has_the_parameters_of_the_config():
+    from xar_lab.training import TrainConfig
+    values = parameters_of(ROOT / 'nbs' / 'train.ipynb')
+    assert values.pop('eval_samples') == 500
+    assert values == dataclasses.asdict(TrainConfig())
+    source = ''.join(next(c for c in cells(ROOT / 'nbs' / 'train.ipynb') if 'parameters' in c['metadata'].get('tags', []))['source'])
+    for line in source.splitlines(): assert line.startswith('#') or '# ' in line, f'no word about: {line}'
+
+
+def test_import_is_cheap_and_quiet(tmp_path):
+    code = ("import sys, time, torch; before = set(sys.modules); started = time.perf_counter(); import xar_lab; "
+            "seconds = time.perf_counter() - started; assert seconds < 1, seconds; "
+            "import torch; assert torch.get_default_dtype() == torch.float32; print(len(set(sys.modules) - before))")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 3 and not done.stderr and not list(tmp_path.iterdir())
+
+
+def test_every_module_imports_alone_without_output(tmp_path):
+    for path in (ROOT / 'xar_lab').glob('[a-z]*.py'):
+        done = subprocess.run([sys.executable, '-c', f'import xar_lab.{path.stem}'], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stdout and not list(tmp_path.iterdir()), (path.name, done.stderr)
