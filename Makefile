@@ -33,7 +33,7 @@ lab: $(READY)
 	@$(BIN)/jupyter lab nbs/index.ipynb
 
 export: $(READY)  ## after editing notebooks: modules, clean notebooks, README
-	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_export && touch $(READY)  # nbdev_export rewrites pyproject.toml as it was
 	@$(BIN)/nbdev_clean
 	@$(MAKE) --no-print-directory readme
 
