@@ -11,12 +11,11 @@ import dataclasses
 import json
 import math
 import os
-import pickle
 import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,12 +33,12 @@ def read_tensors(
         if path.suffix == '.safetensors': state = load_file(path)
         else:
             with torch.serialization.safe_globals([argparse.Namespace]): state = torch.load(path, map_location='cpu', weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as e:
+    except Exception as e:                                              # damaged pickles fail in every way there is
         raise ValueError(f"{path} is damaged or holds more than tensors, and was not loaded: {(str(e) or type(e).__name__).splitlines()[0][:200]}") from None
     if isinstance(state, dict):
         for key in ('model_ema', 'model'):
             if isinstance(state.get(key), dict): state = state[key]; break
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items()):
         raise ValueError(f"{path} is not a state dict: expected names and tensors, or a checkpoint with model_ema or model")
     return state
 
@@ -55,6 +54,7 @@ def _read_architecture(state: dict, path, heads: int | None) -> tuple[XARConfig,
     needed = ('z_proj.weight', 'class_emb.weight', 'encoder_pos_embed_learned', 'time_embed.mlp.0.weight', 'encoder_blocks.0.mlp.fc1_g.weight')
     absent = [n for n in needed if n not in state]
     if absent: raise ValueError(f"{path} does not hold an xAR model: missing {_some(absent)}; surplus {_some(state)}")
+    if state['z_proj.weight'].ndim != 2 or state['encoder_pos_embed_learned'].ndim != 3: raise ValueError(f"{path} does not hold an xAR model: z_proj.weight {list(state['z_proj.weight'].shape)}")
     width, channels = state['z_proj.weight'].shape
     depth = tuple(1 + max((int(m[1]) for n in state if (m := re.match(rf'{stack}_blocks\.(\d+)\.', n))), default=-1) for stack in ('encoder', 'decoder'))
     rope = next((t for n, t in state.items() if n.endswith('rope.freqs_cos')), None)
@@ -109,6 +109,8 @@ def save_model(
     weights: dict[str, Tensor] | None = None,  # other values for its parameters, such as an EMA
 ):
     "Write a model: parameters, config and layout."
+    again = make_layout(**model.layout.spec)
+    if not torch.equal(again.coords, model.layout.coords): raise ValueError(f"{model.layout} cannot be saved: make_layout(**spec) gives another layout; register it and build it by name")
     header = dict(config=json.dumps(dataclasses.asdict(model.config)), layout=json.dumps(model.layout.spec))
     save_tensors(weights or model.state_dict(), path, header)
 
@@ -116,9 +118,11 @@ def load_model(
     path: str | Path,  # written by `save_model`
 ) -> XAR:              # float32, on the CPU, in evaluation mode
     "Read a model. `ValueError` if the file is damaged or of another kind."
+    if Path(path).suffix != '.safetensors': raise ValueError(f"{path} is not a .safetensors file; the authors' files are read by load_published")
     state = read_tensors(path)
     with safe_open(path, 'pt') as f: header = f.metadata() or {}
     if not {'config', 'layout'} <= header.keys(): raise ValueError(f"{path} was not written by save_model: its header lacks config and layout")
-    with torch.device('meta'): model = XAR(XARConfig(**json.loads(header['config'])), make_layout(**json.loads(header['layout'])))
+    layout = make_layout(**json.loads(header['layout']))                # before the meta device: a factory may make tensors of its own
+    with torch.device('meta'): model = XAR(XARConfig(**json.loads(header['config'])), layout)
     _fill(model, state, path)
     return model.eval()

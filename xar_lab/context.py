@@ -24,6 +24,9 @@ class View:
     loss: Tensor | None = None  # Bool[G]: the groups that are asked; default: all
 
     def __post_init__(self):
+        self.entity = torch.as_tensor(self.entity, device='cpu')
+        if self.sees is not None: self.sees = torch.as_tensor(self.sees, device='cpu')
+        if self.loss is not None: self.loss = torch.as_tensor(self.loss, device='cpu')
         g = len(self.entity)
         if self.sees is None: self.sees = torch.ones(g, g, dtype=torch.bool, device='cpu').tril()
         if self.loss is None: self.loss = torch.ones(g, dtype=torch.bool, device='cpu')
@@ -43,8 +46,9 @@ class View:
 
     def sizes(self, layout: EntityLayout) -> list[int]:
         "Tokens of each group."
-        if self.entity.min() < 0 or self.entity.max() >= layout.n_entities:
-            raise ValueError(f"view: entity {int(self.entity.max())} does not exist in a layout of {layout.n_entities} entities")
+        outside = self.entity[(self.entity < 0) | (self.entity >= layout.n_entities)]
+        if len(outside):
+            raise ValueError(f"view: entity {int(outside[0])} does not exist in a layout of {layout.n_entities} entities")
         return [layout.sizes[n] for n in self.entity.tolist()]
 
     def group_ids(self, layout: EntityLayout) -> Tensor:

@@ -7,9 +7,10 @@ __all__ = ['ORDERS', 'LAYOUTS', 'Registry', 'as_grid', 'EntityLayout', 'Reordere
            'token_layout', 'image_layout', 'cell_layout', 'subsample_layout', 'ScaleLayout', 'antidiagonal_layout',
            'HaarLayout']
 
-# %% ../nbs/00_entities.ipynb #1203d6d6
+# %% ../nbs/00_entities.ipynb #c25cd227
 import inspect
 import json
+import operator
 from functools import cached_property
 from typing import Callable
 
@@ -32,7 +33,7 @@ class Registry(dict):
 
     def find(self, name: str) -> Callable:
         "The factory called `name`; `ValueError` with the known names if there is none."
-        if name in self: return self[name]
+        if isinstance(name, str) and name in self: return self[name]
         raise ValueError(f"unknown {self.noun} {name!r}; known: {', '.join(sorted(self))}")
 
     def make(self, name: str, /, **options):
@@ -49,9 +50,14 @@ def as_grid(
     grid: int | tuple[int, int],  # side of a square grid, or (rows, columns)
 ) -> tuple[int, int]:
     "A grid size as (rows, columns); `ValueError` unless both are positive whole numbers."
-    pair = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
-        raise ValueError(f"grid must be a positive whole number or a pair (rows, columns), got {grid!r}")
+    return _two_whole(grid, "grid must be a positive whole number or a pair (rows, columns)")
+
+def _two_whole(value, message: str) -> tuple[int, int]:
+    "One positive whole number, twice, or two of them; numpy's count, booleans do not."
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    try: pair = tuple(operator.index(v) for v in pair if not isinstance(v, bool))
+    except TypeError: pair = ()
+    if len(pair) != 2 or min(pair) < 1: raise ValueError(f"{message}, got {value!r}")
     return pair
 
 # %% ../nbs/00_entities.ipynb #3d8226f4
@@ -192,10 +198,11 @@ def make_layout(
     "Build a layout by name. `ValueError` for unknown names and impossible sizes. Source: xAR, Algorithm 1."
     grid = as_grid(grid)
     spec = dict(kind=kind, grid=grid, size=size, order=order, seed=seed, **options)
-    try: spec = json.loads(json.dumps(spec))
+    try: spec = json.loads(json.dumps(spec, default=operator.index))
     except TypeError as e: raise ValueError(f"layout {kind!r}: options must be plain values that JSON can hold: {e}") from None
     if order not in ORDERS: raise ValueError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
     layout = LAYOUTS.make(kind, grid=grid, size=size, **options)
+    if not isinstance(layout, EntityLayout): raise ValueError(f"layout {kind!r}: its factory must return an EntityLayout, got {layout!r}")
     if order != 'raster': layout = ReorderedLayout(layout, ORDERS[order](layout, seed))
     layout.spec = spec
     return layout
@@ -222,9 +229,7 @@ register_layout('image', image_layout)
 # %% ../nbs/00_entities.ipynb #37c34228
 def _pair(kind: str, grid: tuple, size) -> tuple[int, int]:
     size = tuple(max(1, s // 2) for s in grid) if size is None else size
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
-        raise ValueError(f"layout {kind!r}: size must be a positive whole number or a pair of them, got {size!r}")
+    pair = _two_whole(size, f"layout {kind!r}: size must be a positive whole number or a pair of them")
     for s, g, name in zip(pair, grid, ('rows', 'columns')):
         if g % s: raise ValueError(f"layout {kind!r}: {s} does not divide the {g} {name} of the grid; "
                                    f"possible: {', '.join(str(d) for d in range(1, g + 1) if g % d == 0)}")
@@ -316,6 +321,7 @@ class HaarLayout(EntityLayout):
         size: int | None = None,   # number of levels; default: as many as the grid allows
     ):
         possible = next(n for n in range(64) if grid[0] % 2 ** (n + 1) or grid[1] % 2 ** (n + 1))
+        if not possible: raise ValueError(f"layout 'haar': a grid of {grid[0]}×{grid[1]} cannot be halved")
         levels = possible if size is None else size
         if not isinstance(levels, int) or not 1 <= levels <= possible:
             raise ValueError(f"layout 'haar': {grid[0]}×{grid[1]} can be halved {possible} times, so size must be from 1 to {possible}, got {size!r}")

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import load_dataset, stream_seed
+from .data import crop, load_dataset, stream_seed
 from .flow import LinearFlow, make_flow
 from .model import XAR
 from .sampling import generate
-from .training import TrainConfig, load_run, pick_device, pick_precision, save_grid, to_uint8
+from .training import TrainConfig, flow_of, load_run, pick_device, pick_precision, save_grid, to_uint8
 
 # %% ../nbs/09_evaluation.ipynb #0220d631
 def balanced_labels(
@@ -42,13 +42,14 @@ def draw_samples(
     *,
     seed: int = 0,               # of the noise
     batch_size: int = 250,       # images at a time
+    precision: str = 'auto',     # 'auto' | 'float32' | 'bf16'
     progress: bool = True,
     **sampling,                  # of `generate`: flow, sampler, steps, guidance, …
 ) -> tuple[Tensor, dict]:        # uint8[n, c, h, w]; nfe and seconds
     "Images for labels."
     images, nfe, started = [], 0, time.perf_counter()
     device = model.z_proj.weight.device
-    precision = pick_precision('auto', device)
+    precision = pick_precision(precision, device)
     with tqdm(total=len(labels), desc='sample', unit='image', disable=not progress, mininterval=2) as bar:
         for first in range(0, len(labels), batch_size):
             part = labels[first:first + batch_size]
@@ -72,7 +73,7 @@ def real_images(
 ) -> tuple[Tensor, Tensor]:   # uint8[n, c, h, w], Long[n]
     "All images of a data set, as samples are stored."
     items = [dataset[i] for i in range(len(dataset))]
-    return to_uint8(torch.stack([image for image, _ in items])), torch.tensor([label for _, label in items])
+    return crop(to_uint8(torch.stack([image for image, _ in items])), dataset), torch.tensor([label for _, label in items])
 
 class SVMJudge:
     "Says which class an image shows, from its pixels; fitted on real images."
@@ -80,8 +81,12 @@ class SVMJudge:
     def __init__(self,
         images: Tensor,   # uint8[n, c, h, w], real
         labels: Tensor,   # Long[n]
+        most: int = 5000,  # fitted on at most so many, chosen at random: its cost grows with the square
     ):
         from sklearn.svm import SVC
+        if len(images) > most:
+            chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most]
+            images, labels = images[chosen], labels[chosen]
         self.machine = SVC(C=10.).fit(self._features(images), labels.numpy())
 
     def _features(self, images): return images.flatten(1).numpy() / 255
@@ -119,7 +124,7 @@ def evaluate(
     sampler: str | None = None,           # default: the run's
     steps: int | list | None = None,      # per entity; default: the run's
     guidance: float | None = None,        # default: the run's
-    guidance_schedule: str | None = None,  # default: the run's
+    guidance_schedule: str | None = None,  # by name; default: the run's
     seed: int = 0,                        # of labels and noise
     batch_size: int = 250,                # images at a time
     device: str = 'auto',                 # 'auto' | 'cpu' | 'cuda'
@@ -136,13 +141,16 @@ def evaluate(
         if given: raise ValueError(f"a run has its own {', '.join(given)}: give them with a model only")
         run = Path(run_or_model)
         model, codec, config = load_run(run)
-        flow = make_flow(config.flow, target=config.target, times=config.times, **config.flow_options)
+        flow = flow_of(config)
         folder, weights = Path(folder or run / 'eval' / name), str(run)
-    sampling = dict(sampler=sampler or config.sampler, steps=steps or config.sample_steps,
-                    guidance=config.guidance if guidance is None else guidance, guidance_schedule=guidance_schedule or config.guidance_schedule)
+    asked = dict(sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule)
+    usual = dict(sampler=config.sampler, steps=config.sample_steps, guidance=config.guidance, guidance_schedule=config.guidance_schedule)
+    sampling = {k: usual[k] if v is None else v for k, v in asked.items()}
     train, test = load_dataset(config.dataset), load_dataset(config.dataset, 'test')
     labels = balanced_labels(n, train.num_classes, seed)
-    images, cost = draw_samples(model.to(pick_device(device)), codec, labels, seed=seed, batch_size=batch_size, progress=progress, flow=flow, **sampling)
+    images, cost = draw_samples(model.to(pick_device(device)), codec, labels, seed=seed, batch_size=batch_size,
+                                precision=config.precision, progress=progress, flow=flow, **sampling)
+    images = crop(images, train)
 
     judge = SVMJudge(*real_images(train))
     metrics = dict(class_accuracy=judge.accuracy(images, labels), class_accuracy_real=judge.accuracy(*real_images(test)),

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TIMES', 'FLOWS', 'logit_normal', 'uniform', 'LinearFlow', 'register_flow', 'make_flow']
 
-# %% ../nbs/01_flow.ipynb #3230b2f9
+# %% ../nbs/01_flow.ipynb #740038be
+import inspect
 from typing import Callable
 
 import torch
@@ -59,14 +60,15 @@ class LinearFlow:
         x: Tensor,       # [B, S, C] clean tokens
         noise: Tensor,   # [B, S, C]
         t: Tensor,       # broadcastable
-    ) -> Tensor:         # [B, S], mean squared error over channels, float32
+    ) -> Tensor:         # [B, S], mean squared error over channels, float32 or better
         "The loss of every token."
-        return (output.float() - self.target(x, noise, t).float()).square().mean(-1)
+        at_least = torch.promote_types(output.dtype, torch.float32)
+        return (output.to(at_least) - self.target(x, noise, t).to(at_least)).square().mean(-1)
 
     def velocity(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         "The velocity noise − x that a network output stands for."
         if self.predicts == 'velocity': return output
-        t = torch.as_tensor(t, dtype=x_t.dtype, device=x_t.device)
+        t = torch.as_tensor(t, device=x_t.device).to(torch.promote_types(x_t.dtype, torch.float32))
         if self.predicts == 'x':
             return torch.where(t == 0, -x_t, (x_t - output) / torch.where(t == 0, 1, t))
         return torch.where(t == 1, x_t, (output - x_t) / torch.where(t == 1, 1, 1 - t))
@@ -98,4 +100,7 @@ def make_flow(
     **options,                    # of the flow and of its time distribution
 ) -> LinearFlow:
     "Build a flow by name. `ValueError` for unknown names and options."
-    return FLOWS.make(name, target=target, times=times, **options)
+    takes = inspect.signature(FLOWS.find(name)).parameters
+    usual = dict(target='velocity', times='logit_normal')
+    chosen = {k: v for k, v in dict(target=target, times=times).items() if k in takes or v != usual[k]}   # a flow may have neither choice
+    return FLOWS.make(name, **chosen, **options)

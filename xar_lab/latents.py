@@ -17,6 +17,7 @@ from .entities import Registry
 # %% ../nbs/05_latents.ipynb #8555abe5
 class PixelCodec:
     "Pixels as latents: every patch×patch block becomes one token."
+    stochastic = False         # no posterior: encoding an image twice gives the same latents
 
     def __init__(self,
         patch: int = 1,            # side of a block; must divide the images' height and width

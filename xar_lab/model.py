@@ -106,14 +106,16 @@ class KVCache:
     values: Tensor   # [layers, B, heads, N, head_dim]
     filled: int = 0  # entities 0 … filled−1 are in
 
-    def slot(self, layer: int, where: slice):
-        "A function that writes one layer's k, v at `where` and returns all up to its end."
-        def write(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = self.keys[layer], self.values[layer]
+    def slot(self, layer: int, where: slice, write: bool):
+        "k, v of one layer at `where` -> those of all tokens up to there; written in place if `write`, else joined."
+        keys, values = self.keys[layer], self.values[layer]
+        def in_place(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             keys[:, :, where] = k
             values[:, :, where] = v
             return keys[:, :, :where.stop], values[:, :, :where.stop]
-        return write
+        def joined(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.cat([keys[:, :, :where.start], k], 2), torch.cat([values[:, :, :where.start], v], 2)
+        return in_place if write else joined
 
 # %% ../nbs/03_model.ipynb #fa13d1ce
 def rms(x: Tensor) -> Tensor:
@@ -217,11 +219,19 @@ class XAR(nn.Module):
         if zero:
             for linear in [self.pred] + [block.ada_lin[1] for block in [*self.encoder_blocks, *self.decoder_blocks]]: nn.init.zeros_(linear.weight)
 
+    def check_labels(self, labels: Tensor, batch: int):
+        "`ValueError` unless labels are a Long[batch] in 0 … num_classes. Overridden together with `condition` and `null`."
+        check_labels(labels, batch, self.config.num_classes)
+
+    def null(self, labels: Tensor) -> Tensor:
+        "The labels that mean \"no class\", for as many images."
+        return torch.full_like(labels, self.config.num_classes)
+
     def condition(self,
         t: Tensor,       # [B, G] in [0, 1]
         labels: Tensor,  # Long[B] in 0 … num_classes
     ) -> Tensor:         # [B, G, width]
-        "What modulates each group: its time and the class. The only place that reads labels."
+        "What modulates each group: its time and the class. The only place that uses labels."
         return self.time_embed(t) + self.class_emb(labels)[:, None]
 
     def forward(self,
@@ -234,6 +244,7 @@ class XAR(nn.Module):
         view = View.causal(self.layout.n_entities) if view is None else view
         ids, sizes = view.token_ids(self.layout), view.sizes(self.layout)
         self._check(tokens, len(ids), t, len(sizes), labels)
+        if view.sees.ndim == 3 and len(view.sees) != len(tokens): raise ValueError(f"view: sees is for {len(view.sees)} images, the batch has {len(tokens)}")
         mask = None if view.sees.all() else view.mask(self.layout).to(tokens.device)
         if mask is not None and mask.ndim == 3: mask = mask[:, None]
         return self._network(tokens, self.condition(t, labels), ids, sizes, mask)
@@ -260,7 +271,8 @@ class XAR(nn.Module):
         self._check(tokens, size, t[:, None], 1, labels)
         if len(tokens) != cache.keys.shape[1]: raise ValueError(f"batch of {len(tokens)} does not fit a cache for {cache.keys.shape[1]}")
         ids = torch.arange(where.start, where.stop, device='cpu')
-        return self._network(tokens, self.condition(t[:, None], labels), ids, [size], slots=lambda layer: cache.slot(layer, where))
+        write = entity == cache.filled
+        return self._network(tokens, self.condition(t[:, None], labels), ids, [size], slots=lambda layer: cache.slot(layer, where, write))
 
     def append(self,
         tokens: Tensor,     # [B, n, C] of one finished entity
@@ -270,6 +282,7 @@ class XAR(nn.Module):
         t: float = 0.,      # its time: 0 = clean
     ):
         "Put a finished entity into the cache."
+        cache.filled = min(cache.filled, entity)
         self.step(tokens, torch.full((len(tokens),), t, device=tokens.device), labels, entity, cache)
         cache.filled = entity + 1
 
@@ -293,15 +306,15 @@ class XAR(nn.Module):
         expected = (len(tokens), length, self.config.in_channels)
         if tuple(tokens.shape) != expected: raise ValueError(f"tokens {list(tokens.shape)} do not fit: expected {list(expected)}")
         if tuple(t.shape) != (len(tokens), groups): raise ValueError(f"t {list(t.shape)} does not fit: expected {[len(tokens), groups]}")
-        check_labels(labels, len(tokens), self.config.num_classes)
+        self.check_labels(labels, len(tokens))
 
 def _spread(m: Tensor, group: Tensor | None) -> Tensor:
     return m[:, :, None] if group is None else m[:, group, None]
 
 def check_labels(labels: Tensor, batch: int, num_classes: int):
     "`ValueError` unless labels are a Long[batch] in 0 … num_classes (values are read on the CPU only: elsewhere it would wait for the device)."
-    if labels.shape != (batch,) or labels.dtype != torch.long:
-        raise ValueError(f"labels must be a Long[{batch}], got {labels.dtype} {list(labels.shape)}")
+    if not isinstance(labels, Tensor) or labels.shape != (batch,) or labels.dtype != torch.long:
+        raise ValueError(f"labels must be a Long[{batch}], got {f'{labels.dtype} {list(labels.shape)}' if isinstance(labels, Tensor) else repr(labels)[:80]}")
     if labels.device.type == 'cpu' and batch and not (0 <= labels.min() and labels.max() <= num_classes):
         bad = int(labels[(labels < 0) | (labels > num_classes)][0])
         raise ValueError(f"label {bad} is out of range: classes are 0 to {num_classes - 1}, {num_classes} means no class")

@@ -6,8 +6,10 @@
 __all__ = ['SAMPLERS', 'GRIDS', 'GUIDANCE_SCHEDULES', 'euler', 'heun', 'sde', 'uniform_grid', 'sde_grid', 'register_sampler',
            'guidance_weights', 'ImageStreams', 'EntityTrajectory', 'Generation', 'evaluation_mode', 'generate']
 
-# %% ../nbs/04_sampling.ipynb #239de374
+# %% ../nbs/04_sampling.ipynb #d784bf3a
 import math
+import numbers
+import operator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Callable, Sequence
@@ -18,14 +20,14 @@ from tqdm.auto import tqdm
 
 from .entities import Registry
 from .flow import LinearFlow, make_flow
-from .model import XAR, check_labels
+from .model import XAR
 
 # %% ../nbs/04_sampling.ipynb #3ec18cab
 def euler(
     velocity: Callable,               # (x, t) -> dx/dt
     x: Tensor,                        # state at times[0]
     times: Sequence[float],           # falling, from 1 (noise) to 0 (data)
-    randn: Callable | None = None,    # () -> noise of x's shape; not used
+    randn: Callable | None = None,    # (shape) -> noise; not used
     record: Callable | None = None,   # called as record(x, t, v) before every step
 ) -> Tensor:                          # state at times[-1]
     "First order, deterministic; one velocity a step."
@@ -47,13 +49,13 @@ def heun(velocity, x, times, randn=None, record=None) -> Tensor:
 # %% ../nbs/04_sampling.ipynb #23dc42f9
 def sde(velocity, x, times, randn, record=None) -> Tensor:
     "Euler–Maruyama with g² = 2t; one velocity a step, noise on all but the last. Source: the published sampler of xAR."
-    path = LinearFlow()
+    score = getattr(velocity, 'score', None) or LinearFlow().score
     for t, after in zip(times[:-1], times[1:]):
         v = velocity(x, t)
         if record: record(x, t, v)
         g2, dt = 2 * t, after - t
-        x = x + (v - g2 / 2 * path.score(v, x, t)) * dt
-        if after > 0: x = x + math.sqrt(g2 * -dt) * randn()
+        x = x + (v - g2 / 2 * score(v, x, t)) * dt
+        if after > 0: x = x + math.sqrt(g2 * -dt) * randn(x.shape)
     return x
 
 # %% ../nbs/04_sampling.ipynb #7666e43e
@@ -69,7 +71,7 @@ SAMPLERS, GRIDS = Registry('sampler'), {}
 
 def register_sampler(
     name: str,                        # new name for `generate(sampler=…)`
-    sampler: Callable,                # fn(velocity, x, times, randn, record=None) -> x
+    sampler: Callable,                # fn(velocity, x, times, randn, record=None) -> x; calls record(x, t, v) before every step
     grid: Callable = uniform_grid,    # its usual times: steps -> steps + 1 falling times from 1 to 0
 ):
     "Make a sampler known by name."
@@ -92,13 +94,15 @@ def guidance_weights(
     entities: int,                # E
 ) -> list[float]:
     "The weight of every entity."
-    if not isinstance(guidance, (int, float)) or not math.isfinite(guidance) or guidance < 0:
+    if not isinstance(guidance, numbers.Real) or not math.isfinite(guidance) or guidance < 0:
         raise ValueError(f"guidance must be a finite number, 0 or more (1 or less: none), got {guidance!r}")
-    if isinstance(schedule, str):
+    if not callable(schedule):
         if schedule not in GUIDANCE_SCHEDULES:
             raise ValueError(f"unknown guidance_schedule {schedule!r}; known: {', '.join(GUIDANCE_SCHEDULES)}, or a function (n, E) -> weight")
         schedule = GUIDANCE_SCHEDULES[schedule](guidance)
-    return [float(schedule(n, entities)) for n in range(entities)]
+    weights = [float(schedule(n, entities)) for n in range(entities)]
+    if not all(map(math.isfinite, weights)): raise ValueError(f"guidance_schedule must give finite weights, got {weights}")
+    return weights
 
 # %% ../nbs/04_sampling.ipynb #1a21efc6
 class ImageStreams:
@@ -136,11 +140,12 @@ class Generation:
 @contextmanager
 def evaluation_mode(model):
     "The model in evaluation mode and without gradients, its own mode restored after."
-    was = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(): yield
-    finally: model.train(was)
+    finally:
+        for module, mode in modes: module.training = mode
 
 # %% ../nbs/04_sampling.ipynb #fb3f4f8f
 def generate(
@@ -150,7 +155,7 @@ def generate(
     flow: LinearFlow | None = None,                     # what the model was trained with; default: velocity on the linear path
     sampler: str = 'sde',                               # 'euler' | 'heun' | 'sde' (as published) | a registered one
     steps: int | Sequence[int] = 50,                    # of every entity, or one number per entity
-    time_grid: Callable | Sequence[float] | None = None,  # steps -> falling times, or the times themselves; default: the sampler's own
+    time_grid: Callable | Sequence[float] | None = None,  # steps -> falling times, or the times themselves (then they fix the number of steps); default: the sampler's own
     guidance: float = 1.,                               # full weight; 1 or less: none
     guidance_schedule: str | Callable = 'linear',       # over entities: 'linear' (published ramp) | 'constant' | (n, E) -> weight
     guidance_interval: tuple[float, float] = (0., 1.),  # guided only where t lies in it (Kynkäänniemi et al. 2024)
@@ -161,23 +166,25 @@ def generate(
 ) -> Generation:
     "Generate one image per label, entity after entity. `ValueError` for bad input before any work. Source: xAR, Sec. 3.3, and the published sampler."
     layout, config, device = model.layout, model.config, model.z_proj.weight.device
+    if not isinstance(labels, Tensor) or not labels.ndim or not len(labels): raise ValueError(f"labels must be a tensor with one entry per image, got {labels!r}")
     entities, batch = layout.n_entities, len(labels)
-    check_labels(labels.cpu(), batch, config.num_classes)
+    model.check_labels(labels.cpu(), batch)
     solve = SAMPLERS.find(sampler)
-    grids = [_times(time_grid or GRIDS[sampler], n) for n in _steps(steps, entities)]
+    grids = [_times(GRIDS.get(sampler, uniform_grid) if time_grid is None else time_grid, n) for n in _steps(steps, entities)]
     weights = guidance_weights(guidance, guidance_schedule, entities)
     low, high = _interval(guidance_interval)
     flow = make_flow() if flow is None else flow
     randn = ImageStreams(batch, generator) if randn is None else randn
     labels = labels.to(device)
-    nobody = torch.full_like(labels, config.num_classes)
+    nobody = model.null(labels)
     finished, kept, calls = [], [] if trajectory else None, 0
 
     with evaluation_mode(model), tqdm(total=sum(len(g) - 1 for g in grids), disable=not progress, desc='generate', unit='step') as bar:
         cache = model.new_cache(batch)
         free_cache = model.new_cache(batch) if max(weights) > 1 else None
         for n, (times, w) in enumerate(zip(grids, weights)):
-            noise = lambda: randn((batch, layout.sizes[n], config.in_channels)).to(device, torch.float64)
+            shape = (batch, layout.sizes[n], config.in_channels)
+            noise = lambda shape: randn(tuple(shape)).to(device, torch.float64)
 
             def network(x, t, labels, cache):
                 nonlocal calls
@@ -197,7 +204,10 @@ def generate(
                 if trajectory:
                     states.append(x.float().cpu()); clean.append(flow.clean(v, x, t).float().cpu())
 
-            x = solve(velocity, noise(), times, noise, record).to(model.z_proj.weight.dtype)
+            velocity.score = flow.score
+            x = solve(velocity, noise(shape), times, noise, record).to(model.z_proj.weight.dtype)
+            if trajectory and len(states) != len(times) - 1:
+                raise ValueError(f"sampler {sampler!r} recorded {len(states)} of {len(times) - 1} states: it must call record(x, t, v) before every step")
             finished.append(x)
             if trajectory: kept.append(EntityTrajectory(torch.tensor(times, dtype=torch.float64), torch.stack([*states, x.float().cpu()]), torch.stack(clean)))
             if n + 1 < entities:
@@ -207,18 +217,22 @@ def generate(
 
 # %% ../nbs/04_sampling.ipynb #417c7176
 def _steps(steps, entities) -> list[int]:
-    per_entity = [steps] * entities if isinstance(steps, int) else list(steps)
+    per_entity = list(steps) if hasattr(steps, '__len__') else [steps] * entities
     if len(per_entity) != entities: raise ValueError(f"steps: {len(per_entity)} numbers do not fit {entities} entities, got {steps!r}")
-    if not all(isinstance(s, int) and s > 0 for s in per_entity): raise ValueError(f"steps must be positive whole numbers, got {steps!r}")
+    try: per_entity = [operator.index(s) for s in per_entity]
+    except TypeError: per_entity = [0]
+    if min(per_entity) < 1: raise ValueError(f"steps must be positive whole numbers, got {steps!r}")
     return per_entity
 
 def _times(grid, steps) -> list[float]:
     times = [float(t) for t in (grid(steps) if callable(grid) else grid)]
+    if not callable(grid): steps = max(1, len(times) - 1)
     if len(times) != steps + 1 or any(a <= b for a, b in zip(times, times[1:])) or not 0 <= times[-1] < times[0] <= 1:
         raise ValueError(f"time_grid must give {steps + 1} falling times within [0, 1] for {steps} steps, got {times}")
     return times
 
 def _interval(interval) -> tuple[float, float]:
-    low, high = interval
+    try: low, high = map(float, interval)
+    except (TypeError, ValueError): low, high = 1., 0.
     if not 0 <= low <= high <= 1: raise ValueError(f"guidance_interval must be a pair 0 ≤ low ≤ high ≤ 1, got {interval!r}")
     return low, high
