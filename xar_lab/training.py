@@ -124,7 +124,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return TrainConfig(**full)
 
 def _check(c: TrainConfig):
-    def need(ok, name, what): 
+    def need(ok, name, what):
         if not ok: raise ValueError(f"{name} must be {what}, got {getattr(c, name)!r}")
     whole = lambda v, low: isinstance(v, int) and not isinstance(v, bool) and v >= low
     number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
@@ -311,7 +311,7 @@ def plan(
     c, length = parts.config, sum(parts.view.sizes(parts.layout))
     kept = {}
     def keep(tensor):
-        kept[id(tensor.untyped_storage())] = tensor.nbytes, tensor      # the reference keeps ids unique
+        kept[tensor.untyped_storage()._cdata] = tensor.nbytes, tensor   # once per storage; the reference keeps it alive
         return tensor
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         view = View(parts.view.entity, parts.view.sees[:1] if parts.view.sees.ndim == 3 else parts.view.sees, parts.view.loss)
@@ -430,7 +430,7 @@ def train(
             log.step(step, loss.detach(), norm.detach(), learning_rate(config, step))
             done = step + 1
             if done % config.save_every == 0 or done == config.steps:
-                check_loss(float(loss), done)                           # never let a broken state push out a good one
+                check_loss(float(loss.detach()), done)                           # never let a broken state push out a good one
                 save_checkpoint(folder, done, parts.model, ema, optimizer.optimizer, config.keep)
             if done % config.sample_every == 0 or done == config.steps:
                 with accelerator.autocast(): sample_grid(parts, ema.module, folder / 'samples' / f'step_{done:08d}.png')
@@ -512,12 +512,12 @@ def save_grid(
     columns: int = 10,
 ):
     "Images as one PNG, small ones enlarged without smoothing to about 64 pixels."
+    from PIL import Image
     from torchvision.utils import make_grid
-    from torchvision.io import write_png
     scale = max(1, 64 // images.shape[-1])
     big = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(make_grid(big, nrow=columns, padding=2, pad_value=128), str(path))
+    Image.fromarray(make_grid(big, nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).numpy()).save(path)
 
 def sample_grid(parts: Parts, model: XAR, path: Path, per_class: int = 4):
     "A row of columns, one per class (the first ten), always from the same noise."
