@@ -43,6 +43,12 @@ def test_notebooks_are_clean(exported):
     for path in NOTEBOOKS: assert path.read_text() == (exported / 'nbs' / path.name).read_text(), f'{path.name} is not clean: run make export'
 
 
+def test_no_warnings_are_stored_in_notebooks():
+    for path in NOTEBOOKS:
+        for cell in cells(path):
+            for output in cell['outputs']: assert output.get('name') != 'stderr', f'{path.name} stores: {output["text"]}'
+
+
 def test_readme_is_made_from_the_index(exported):
     assert (ROOT / 'README.md').read_text() == (exported / 'README.md').read_text(), 'README.md differs: run make export'
 
