@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .entities import make_layout
+from .entities import EntityLayout, make_layout
 from .model import PRESETS, XAR, XARConfig
 
 # %% ../nbs/07_checkpoints.ipynb #b12646d7
@@ -49,7 +49,7 @@ def _some(names) -> str:
 
 def _is_derived(name: str) -> bool: return name == 'mask' or '.rope.' in name
 
-def _read_architecture(state: dict, path, heads: int | None) -> tuple[XARConfig, 'EntityLayout']:
+def _read_architecture(state: dict, path, heads: int | None) -> tuple[XARConfig, EntityLayout]:
     "Sizes and layout of a published state dict."
     needed = ('z_proj.weight', 'class_emb.weight', 'encoder_pos_embed_learned', 'time_embed.mlp.0.weight', 'encoder_blocks.0.mlp.fc1_g.weight')
     absent = [n for n in needed if n not in state]

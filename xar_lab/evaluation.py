@@ -6,7 +6,6 @@
 __all__ = ['balanced_labels', 'draw_samples', 'as_array', 'real_images', 'SVMJudge', 'EvalReport', 'evaluate']
 
 # %% ../nbs/09_evaluation.ipynb #90bda3cc
-import dataclasses
 import json
 import os
 import time

@@ -38,7 +38,7 @@ from .data import BatchOrder, crop, load_dataset, stream_seed
 from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
 from .latents import CODECS, make_codec, measure_factor
-from .model import PRESETS, XAR, check_labels
+from .model import PRESETS, XAR
 from .sampling import SAMPLERS, generate, guidance_weights
 
 # %% ../nbs/08_training.ipynb #43c2f3cf
