@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FASHION_CLASSES', 'SYSTEM_FOLDERS', 'DATASETS', 'ImageDataset', 'crop', 'digits', 'project_root', 'fashion_mnist',
-           'register_dataset', 'load_dataset', 'stream_seed', 'BatchOrder']
+           'MissingData', 'imagenet', 'register_dataset', 'load_dataset', 'stream_seed', 'BatchOrder']
 
 # %% ../nbs/06_data.ipynb #f234e7cf
 import gzip
@@ -110,10 +110,36 @@ def fashion_mnist(
         images, labels = source.data, source.targets
     return ImageDataset(images[:, None], labels.long(), FASHION_CLASSES, f'fashion_mnist/{split}', padding=2)
 
+# %% ../nbs/06_data.ipynb #26380cdb
+class MissingData(FileNotFoundError):
+    "Data that are not here, with the sizes that they would have; shown in a notebook as one line."
+
+    def __init__(self,
+        message: str,
+        images: int,
+        channels: int,                # of the latents
+        grid: tuple[int, int],        # of the latents
+        num_classes: int,
+    ):
+        super().__init__(message)
+        self.images, self.channels, self.grid, self.num_classes = images, channels, grid, num_classes
+
+    def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
+
+def imagenet(
+    split: str = 'train',
+    root: str | Path | None = None,    # of the latent cache; default: data/imagenet-kl16 of the project
+) -> Dataset:
+    "ImageNet-256 as KL-16 latents, from a cache. `MissingData` without it."
+    root = Path(root) if root else project_root() / 'data' / 'imagenet-kl16'
+    raise MissingData(f"the ImageNet latent cache is not in {root}; make it with: papermill nbs/cache_latents.ipynb -p images <folder of ImageNet>/{split}",
+                      images=1_281_167, channels=16, grid=(16, 16), num_classes=1000)
+
 # %% ../nbs/06_data.ipynb #9d1f6264
 DATASETS = Registry('data set')
 DATASETS.register('digits', digits)
 DATASETS.register('fashion_mnist', fashion_mnist)
+DATASETS.register('imagenet', imagenet)
 
 def register_dataset(
     name: str,          # new name for `load_dataset`
@@ -123,7 +149,7 @@ def register_dataset(
     DATASETS.register(name, factory)
 
 def load_dataset(
-    name: str,             # 'digits' | 'fashion_mnist' | a registered one
+    name: str,             # 'digits' | 'fashion_mnist' | 'imagenet' | a registered one
     split: str = 'train',  # 'train' | 'test'
     **options,
 ) -> Dataset:

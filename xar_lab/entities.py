@@ -128,6 +128,14 @@ class EntityLayout:
         inverse = torch.cat(self.parts).argsort().to(tokens.device)
         return tokens[:, inverse].transpose(1, 2).unflatten(2, self.grid)
 
+    def preview(self,
+        tokens: Tensor,   # [B, N, C]
+        n: int,           # the last entity that is known
+    ) -> Tensor:          # latents [B, C, H, W]
+        "What is known of the latents after entity n, to look at: later entities count as 0."
+        known = torch.arange(self.n_tokens, device=tokens.device) < self.slices[n].stop
+        return self.merge(tokens * known[:, None])
+
     def check_latents(self, latents: Tensor):
         "`ValueError` unless `latents` are [B, C, H, W] on this grid."
         if latents.ndim != 4 or tuple(latents.shape[2:]) != self.grid:
@@ -279,6 +287,10 @@ class ScaleLayout(EntityLayout):
     def merge(self, tokens):
         self.check_tokens(tokens)
         return tokens[:, self.slices[-1]].transpose(1, 2).unflatten(2, self.grid)
+
+    def preview(self, tokens, n):
+        self.check_tokens(tokens)
+        return F.interpolate(tokens[:, self.slices[n]].transpose(1, 2).unflatten(2, self.sides[n]), size=self.grid)
 
 def _sides(grid: tuple, size) -> list[tuple[int, int]]:
     if size is None:
