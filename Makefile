@@ -17,8 +17,7 @@ $(READY): pyproject.toml
 
 train: $(READY)  ## train on handwritten digits, draw and judge samples; about 3 minutes on 2 cores
 	@mkdir -p runs/digits-default
-	@$(BIN)/papermill nbs/train.ipynb runs/digits-default/train.ipynb --log-output --no-progress-bar </dev/null
-	@$(BIN)/python -c "from xar_lab.evaluation import EvalReport; print(EvalReport.read('runs/digits-default/eval/default'))"
+	@$(BIN)/papermill nbs/train.ipynb runs/digits-default/train.ipynb --engine xar_lab --no-progress-bar </dev/null
 	@echo "run                  runs/digits-default/ (weights in checkpoints/, the executed notebook in train.ipynb)"
 
 test: $(READY)  ## notebooks, then command lines and everything else that cannot live in a notebook

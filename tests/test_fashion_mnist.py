@@ -39,3 +39,21 @@ def test_missing_data_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(data, 'SYSTEM_FOLDERS', [])
     monkeypatch.setattr(FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])            # nobody listens there
     with pytest.raises(FileNotFoundError, match='apt install dataset-fashion-mnist'): load_dataset('fashion_mnist', root=str(tmp_path))
+
+
+def test_the_extractor_and_the_floor(need):
+    "The frozen classifier is as good as promised, and real held-out images handed in as samples land on the floor; blurred ones do not."
+    need(any(f.is_dir() for f in SYSTEM_FOLDERS), 'Fashion-MNIST is not installed: apt install dataset-fashion-mnist')
+    from xar_lab.evaluation import Real, balanced_labels, draw_like, measure
+    from xar_lab.features import accuracy, classifier_facts, extractor_files, load_classifier
+    real, path = Real('fashion_mnist'), extractor_files()['fashion_mnist_cnn']
+    held_out = accuracy(load_classifier(path), real.test_images, real.test_labels)
+    assert held_out >= .91 and abs(held_out - classifier_facts(path)['accuracy']) < 2e-4
+    chosen = draw_like(real.test_labels, balanced_labels(640, 10), 640, 'handed in')
+    images, labels = real.test_images[chosen], real.test_labels[chosen]
+    good = measure(images, labels, 'fashion_mnist', progress=False)
+    floor = good['floors']['fd_fashion_mnist_cnn']
+    assert abs(good['metrics']['fd_fashion_mnist_cnn'] - floor['mean']) < 3 * floor['sd'] and abs(good['metrics']['two_sample'] - .5) < .06
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(images.float(), [1] * 4, mode='replicate'), 3, 1).round().to(torch.uint8)
+    bad = measure(blurred, labels, 'fashion_mnist', progress=False)
+    assert bad['metrics']['fd_over_floor'] > 3 and bad['metrics']['two_sample'] > .85

@@ -26,9 +26,9 @@ def test_a_short_run_leaves_everything(tmp_path):
     assert list((run / 'samples').glob('*.png')) and list(run.glob('events.out.tfevents*'))
     samples = np.load(run / 'eval' / 'default' / 'samples.npz')
     assert samples['images'].shape == (20, 8, 8, 1) and sorted(np.bincount(samples['labels'])) == [2] * 10
-    assert {'report.json', 'grid.png'} <= {p.name for p in (run / 'eval' / 'default').iterdir()}
+    assert {'report.json', 'grid.png', 'trajectory.gif'} <= {p.name for p in (run / 'eval' / 'default').iterdir()}
     outputs = json.dumps([c.get('outputs') for c in json.loads((tmp_path / 'out.ipynb').read_text())['cells']])
-    assert outputs.count('image/png') >= 3 and 'class accuracy of samples' in outputs and 'samples.npz' in outputs
+    assert outputs.count('image/png') >= 3 and 'class_accuracy' in outputs and 'real held-out images' in outputs and 'samples.npz' in outputs
 
 
 def test_an_unknown_parameter_ends_the_run_at_once(tmp_path):

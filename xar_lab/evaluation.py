@@ -25,12 +25,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .checkpoints import load_model
-from .data import crop, load_dataset, stream_seed
+from .data import load_dataset, stream_seed, to_uint8
 from .features import accuracy, extractor_files, extractor_for, load_classifier, real_images, register_extractors, sha256
 from .flow import LinearFlow, make_flow
 from .model import XAR
 from .sampling import Generation, generate
-from .training import TrainConfig, checkpoints, flow_of, load_run, pick_device, pick_precision, save_grid, to_uint8
+from .training import TrainConfig, checkpoints, flow_of, load_run, pick_device, pick_precision, resolve, save_grid
 
 # %% ../nbs/09_evaluation.ipynb #0220d631
 def balanced_labels(
@@ -48,6 +48,7 @@ def draw_samples(
     codec,
     labels: Tensor,              # Long[n]
     *,
+    dataset=None,                # whose size and levels of grey they get
     seed: int = 0,               # of the noise
     batch_size: int = 250,       # images at a time
     precision: str = 'auto',     # 'auto' | 'float32' | 'bf16'
@@ -64,7 +65,7 @@ def draw_samples(
             streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + i)) for i in range(len(part))]
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
                 out = generate(model, part, generator=streams, **sampling)
-            images.append(to_uint8(codec.decode(out.latents)).cpu())
+            images.append(to_uint8(codec.decode(out.latents), dataset).cpu())
             nfe = out.nfe
             bar.update(len(part))
     return torch.cat(images), dict(nfe=nfe, seconds=time.perf_counter() - started, precision=precision)
@@ -75,6 +76,12 @@ def as_array(
 ) -> np.ndarray:      # uint8 [n, h, w, c]
     "Images in the layout of files."
     return images.permute(0, 2, 3, 1).contiguous().numpy()
+
+def _write(path: Path, write):
+    "Complete or not at all."
+    beside = path.with_name(f'.{os.getpid()}.{path.name}')
+    write(beside)
+    os.replace(beside, path)
 
 def save_images(
     images: Tensor,                # uint8[n, c, h, w]
@@ -218,10 +225,12 @@ def two_sample_test(
 ) -> float:
     "Accuracy, over held-out folds, of a classifier that tells the two sets apart; 0.5: it cannot."
     from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
     x = torch.cat([images, reference]).flatten(1).numpy() / 255
     y = np.repeat([0, 1], [len(images), len(reference)])
-    return float(cross_val_score(SVC(C=10.), x, y, cv=StratifiedKFold(folds, shuffle=True, random_state=0)).mean())
+    return float(cross_val_score(make_pipeline(StandardScaler(), SVC(C=10.)), x, y, cv=StratifiedKFold(folds, shuffle=True, random_state=0)).mean())
 
 # %% ../nbs/09_evaluation.ipynb #177c2b82
 def nearest(
@@ -443,7 +452,7 @@ def evaluate(
     if isinstance(run_or_model, XAR):
         missing = [k for k, v in dict(codec=codec, dataset=dataset, folder=folder).items() if v is None]
         if missing: raise ValueError(f"to evaluate a model, give {', '.join(missing)}")
-        model, config, weights = run_or_model, TrainConfig(dataset=dataset), None
+        model, config, weights = run_or_model, resolve(TrainConfig(dataset=dataset)), None
         flow = flow or make_flow()
     else:
         given = [k for k, v in dict(codec=codec, dataset=dataset, flow=flow).items() if v is not None]
@@ -457,9 +466,8 @@ def evaluate(
     n, train = check_n(n, config.dataset), load_dataset(config.dataset)
     labels = balanced_labels(n, train.num_classes, seed)
     check_extractor(comparison.get('extractor') or extractor_for(config.dataset), comparison.get('extractor_weights'), comparison.get('extractor_sha256'))
-    images, cost = draw_samples(model.to(pick_device(device)), codec, labels, seed=seed, batch_size=batch_size,
+    images, cost = draw_samples(model.to(pick_device(device)), codec, labels, dataset=train, seed=seed, batch_size=batch_size,
                                 precision=config.precision, progress=progress, flow=flow, **sampling)
-    images = crop(images, train)
     numbers = measure(images, labels, config.dataset, seed=seed, device=device, progress=progress, **comparison)
     numbers['metrics'] |= dict(nfe=cost['nfe'], images_per_s=n / cost['seconds'])
     return _store(Path(folder), images, labels, numbers | dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
@@ -496,12 +504,6 @@ def _store(folder: Path, images: Tensor, labels: Tensor | None, numbers: dict) -
     _write(folder / 'report.json', lambda p: p.write_text(json.dumps(numbers, indent=1)))
     return EvalReport(folder, numbers)
 
-def _write(path: Path, write):
-    "Complete or not at all."
-    beside = path.with_name(f'.{os.getpid()}.{path.name}')
-    write(beside)
-    os.replace(beside, path)
-
 def by_class(
     images: Tensor,      # uint8[n, c, h, w]
     labels: Tensor,      # Long[n]
@@ -518,7 +520,7 @@ def film(
     model: XAR,
     codec,
     out: Generation,           # with its trajectory
-    dataset=None,              # whose padding is taken off; None: none
+    dataset=None,              # whose size and levels of grey the pictures get
     image: int = 0,            # which of the batch
     most: int = 100,           # frames
 ) -> list[Tensor]:             # uint8[c, h, 2w + gap]: state and clean estimate side by side
@@ -527,7 +529,7 @@ def film(
     layout, channels = model.layout, model.config.in_channels
     per_entity = max(2, most // layout.n_entities)
     tokens, frames = torch.zeros(1, layout.n_tokens, channels), []
-    decode = lambda n: to_uint8(crop(codec.decode(layout.preview(tokens, n)), dataset))[0].cpu()
+    decode = lambda n: to_uint8(codec.decode(layout.preview(tokens, n)), dataset)[0].cpu()
     for n, (where, entity) in enumerate(zip(layout.slices, out.trajectory)):
         for i in torch.linspace(0, len(entity.clean), per_entity).round().long().tolist():
             pictures = []

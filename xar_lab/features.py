@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoints import read_tensors, save_tensors
-from .data import crop, load_dataset, project_root, stream_seed
+from .data import load_dataset, project_root, stream_seed, to_uint8
 
 # %% ../nbs/08a_features.ipynb #15abcb42
 class Classifier(nn.Module):
@@ -59,8 +59,7 @@ def real_images(
 ) -> tuple[Tensor, Tensor]:   # uint8[n, c, h, w], Long[n]
     "All images of a data set, as samples are stored."
     items = [dataset[i] for i in range(len(dataset))]
-    images = torch.stack([image for image, _ in items])
-    return crop(((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), dataset), torch.tensor([label for _, label in items])
+    return to_uint8(torch.stack([image for image, _ in items]), dataset), torch.tensor([label for _, label in items])
 
 def fit_classifier(
     images: Tensor,             # uint8[n, c, s, s], real

@@ -1,0 +1,127 @@
+"nbs/evaluate.ipynb and nbs/generate.ipynb as papermill runs them, and torch-fidelity's own command line on the same files."
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def papermill(notebook, output, **parameters):
+    command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
+    for name, value in parameters.items(): command += ['-p', name, str(value)]
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def printed(notebook):
+    return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', []) if o['output_type'] == 'stream']
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    "A run of a few steps."
+    from xar_lab.training import TrainConfig, train
+    return train(TrainConfig(name='short', runs_dir=str(tmp_path_factory.mktemp('runs')), steps=30, batch_size=32, sample_steps=4))
+
+
+def test_generate_writes_images_grid_and_film(run, tmp_path):
+    done = papermill('generate', tmp_path / 'out.ipynb', run=run, classes='3,8', count=5, guidance=1.5, folder=tmp_path / 'g')
+    assert done.returncode == 0, done.stderr[-3000:]
+    pictures = sorted((tmp_path / 'g').glob('*.png'))
+    assert len(pictures) == 10 and Image.open(pictures[0]).size == (8, 8)
+    assert list(json.loads((tmp_path / 'g' / 'labels.json').read_text()).values()) == [3] * 5 + [8] * 5
+    with Image.open(tmp_path / 'g' / 'grid' / 'trajectory.gif') as gif: assert gif.n_frames > 20
+    settings = json.loads((tmp_path / 'g' / 'settings.json').read_text())
+    assert settings['sampling']['guidance'] == 1.5 and settings['nfe'] == 4 + 3 * 8 and len(settings['source']['sha256']) == 64
+    assert papermill('generate', tmp_path / 'out.ipynb', run=run, classes='3', count=5, guidance=1.5, folder=tmp_path / 'g').returncode == 0
+    again = sorted((tmp_path / 'g').glob('*.png'))
+    assert len(again) == 5 and settings != json.loads((tmp_path / 'g' / 'settings.json').read_text())      # nothing of the first call is left
+
+
+def test_generate_from_published_weights(tmp_path):
+    from xar_lab.checkpoints import read_tensors
+    fixture = np.load(ROOT / 'data' / 'xar_golden.npz')
+    state = {k.removeprefix('param/'): torch.from_numpy(fixture[k]) for k in fixture.files if k.startswith('param/')}
+    torch.save({'model_ema': state}, tmp_path / 'authors.pth')
+    done = papermill('generate', tmp_path / 'out.ipynb', weights=tmp_path / 'authors.pth', codec='pixels', codec_options='{patch: 4}', classes=1, count=2, steps=2, folder=tmp_path / 'g')
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tmp_path / 'g').glob('*.png'))) == 2
+
+
+def test_evaluate_a_run_and_torch_fidelity_agrees(run, tmp_path):
+    done = papermill('evaluate', tmp_path / 'out.ipynb', run=run, folder=tmp_path / 'e', n=320, png=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / 'e' / 'report.json').read_text())
+    outputs = json.dumps([c.get('outputs') for c in json.loads((tmp_path / 'out.ipynb').read_text())['cells']])
+    assert outputs.count('image/png') == 2 and 'fd_digits_cnn' in outputs and 'real held-out images' in outputs
+    [command] = [line for text in printed(tmp_path / 'out.ipynb') for line in text.splitlines() if line.startswith('xar-fidelity')]
+    theirs = subprocess.run([BIN / 'xar-fidelity', *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert theirs.returncode == 0, theirs.stderr
+    theirs, ours = json.loads(theirs.stdout), report['metrics']
+    pairs = dict(frechet_inception_distance='fd_digits_cnn', kernel_inception_distance_mean='kid_digits_cnn', kernel_inception_distance_std='kid_sd',
+                 precision='precision', recall='recall', inception_score_mean='is_digits_cnn')
+    for key, name in pairs.items(): assert theirs[key] == pytest.approx(ours[name], rel=1e-6, abs=1e-9), name
+
+
+def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
+    from xar_lab.data import load_dataset
+    from xar_lab.evaluation import evaluate_samples, save_images
+    from xar_lab.features import real_images
+    images, labels = real_images(load_dataset('digits', 'test'))
+    images, labels = images[:200], labels[:200]
+    save_images(images, tmp_path / 'png', labels)
+    np.savez(tmp_path / 'sorted.npz', images=images[labels.argsort()].permute(0, 2, 3, 1).numpy(), labels=labels.sort().values.numpy())
+    done = papermill('evaluate', tmp_path / 'out.ipynb', samples=tmp_path / 'png', dataset='digits', folder=tmp_path / 'e')
+    assert done.returncode == 0, done.stderr[-3000:]
+    first = json.loads((tmp_path / 'e' / 'report.json').read_text())
+    second = evaluate_samples(tmp_path / 'sorted.npz', 'digits', tmp_path / 'f', progress=False).numbers
+    assert first['metrics'] == pytest.approx(second['metrics'], rel=1e-9) and first['floors'] == second['floors'] and first['metrics']['class_accuracy'] > .97
+
+
+@pytest.mark.parametrize('notebook, parameters, message', [
+    ('evaluate', dict(sample='x'), 'unknown parameter sample; known: run, samples'),
+    ('evaluate', dict(samples='x'), 'say what to compare the samples with'),
+    ('generate', dict(classes='cat'), "unknown class 'cat'; known: 0, 1"),
+    ('generate', dict(run='runs/nowhere'), 'no run in runs/nowhere'),
+])
+def test_bad_input_ends_at_once(run, tmp_path, notebook, parameters, message):
+    done = papermill(notebook, tmp_path / 'out.ipynb', **({} if 'run' in parameters or 'samples' in parameters else {'run': run}), **parameters)
+    assert done.returncode != 0 and message in done.stderr
+
+
+def test_inception_is_read_only_from_the_file_that_was_named(tmp_path):
+    "The whole path of FID, with a random network in the place of Inception's weights: names, 2048 features, its hash."
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
+    from xar_lab.evaluation import check_extractor, distances, find_features
+    from xar_lab.features import sha256
+    path = tmp_path / 'inception.pth'
+    original, torch_load = Inception.load_state_dict, torch.load
+    try:                                                                       # only to make a state dict of the right shape without a download
+        Inception.load_state_dict = lambda self, state: None
+        torch.load = lambda *args, **kwargs: {}
+        network = Inception('inception-v3-compat', ['2048'], feature_extractor_weights_path='none')
+    finally: Inception.load_state_dict, torch.load = original, torch_load
+    torch.save(network.state_dict(), path)
+    with pytest.raises(ValueError, match='is not the file that was meant'): check_extractor('inception-v3-compat', path)
+    name, found = check_extractor('inception-v3-compat', path, sha256(path)[:10])
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    features = find_features(images, name, path)
+    assert features['features'].shape == (6, 2048) and set(distances(features, features)) == {'fd', 'kid', 'kid_sd', 'precision', 'recall', 'is'}
+
+
+def test_a_crafted_file_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self): return (Path.touch, (tmp_path / 'ran',))
+    torch.save(Evil(), tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
+    np.savez(tmp_path / 'samples.npz', images=np.array([Evil()], dtype=object))
+    from xar_lab.evaluation import check_extractor, read_samples
+    with pytest.raises(ValueError, match='is not the file that was meant'): check_extractor('inception-v3-compat', tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
+    with pytest.raises(ValueError, match='is no file of samples'): read_samples(tmp_path, list('0123456789'))
+    assert not (tmp_path / 'ran').exists()
