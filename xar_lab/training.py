@@ -119,8 +119,7 @@ GENERIC_DEFAULTS = dict(codec='pixels', patch=2, steps=10_000, batch_size=64, lr
 def resolve(config: TrainConfig) -> TrainConfig:
     "The config with every `None` that depends on names filled in, checked as far as names and numbers go."
     _check(config)
-    dataset = config.dataset or DATASET_OF.get(config.model)
-    if dataset is None: raise ValueError(f"preset {config.model!r} has no data set of its own: name one with dataset=")
+    dataset = config.dataset or DATASET_OF[config.model]
     given = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     fallback = {**GENERIC_DEFAULTS, **DATASET_DEFAULTS.get(dataset, {}), 'dataset': dataset, 'name': f'{dataset}-default'}
     full = {k: fallback.get(k) if v is None else v for k, v in given.items()}
