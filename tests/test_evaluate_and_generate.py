@@ -48,7 +48,7 @@ def test_generate_writes_images_grid_and_film(run, tmp_path):
 def test_generate_from_published_weights(tmp_path):
     from xar_lab.checkpoints import read_tensors
     fixture = np.load(ROOT / 'data' / 'xar_golden.npz')
-    state = {k.removeprefix('param/'): torch.from_numpy(fixture[k]) for k in fixture.files if k.startswith('param/')}
+    state = {k.removeprefix('weights/'): torch.from_numpy(fixture[k]) for k in fixture.files if k.startswith('weights/')}
     torch.save({'model_ema': state}, tmp_path / 'authors.pth')
     done = papermill('generate', tmp_path / 'out.ipynb', weights=tmp_path / 'authors.pth', codec='pixels', codec_options='{patch: 4}', classes=1, count=2, steps=2, folder=tmp_path / 'g')
     assert done.returncode == 0, done.stderr[-3000:]

@@ -524,7 +524,7 @@ def film(
     image: int = 0,            # which of the batch
     most: int = 100,           # frames
 ) -> list[Tensor]:             # uint8[c, h, 2w + gap]: state and clean estimate side by side
-    "The states of one image's trajectory as pictures."
+    "The states of one image's trajectory as pictures; a white bar between state and estimate, grey where nothing is yet."
     if out.trajectory is None: raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
     layout, channels = model.layout, model.config.in_channels
     per_entity = max(2, most // layout.n_entities)
@@ -536,7 +536,7 @@ def film(
             for kind in (entity.states[i], entity.clean[i] if i < len(entity.clean) else entity.states[i]):
                 tokens[:, where] = kind[image]
                 pictures.append(decode(n))
-            gap = torch.full((*pictures[0].shape[:2], max(1, pictures[0].shape[2] // 8)), 128, dtype=torch.uint8)
+            gap = torch.full((*pictures[0].shape[:2], max(1, pictures[0].shape[2] // 8)), 255, dtype=torch.uint8)
             frames.append(torch.cat([pictures[0], gap, pictures[1]], -1))
     return frames
 
