@@ -16,7 +16,7 @@ SHORT = '-p steps 4 -p batch_size 8 -p sample_steps 2 -p eval_samples 20 -p name
 
 
 @pytest.fixture
-def environment(): return {**os.environ, 'PATH': f'{BIN}:{os.environ["PATH"]}', 'HOME': str(ROOT)} | {'XAR_LAB_OUTPUT': ''}
+def environment(): return {**os.environ, 'PATH': f'{BIN}:{os.environ["PATH"]}', 'XAR_LAB_OUTPUT': ''}
 
 
 @pytest.fixture

@@ -527,11 +527,11 @@ def film(
     "The states of one image's trajectory as pictures; a white bar between state and estimate, grey where nothing is yet."
     if out.trajectory is None: raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
     layout, channels = model.layout, model.config.in_channels
-    per_entity = max(2, most // layout.n_entities)
+    per_entity = max(2, most // layout.n_entities)                                 # at most; there are as many as states
     tokens, frames = torch.zeros(1, layout.n_tokens, channels), []
     decode = lambda n: to_uint8(codec.decode(layout.preview(tokens, n)), dataset)[0].cpu()
     for n, (where, entity) in enumerate(zip(layout.slices, out.trajectory)):
-        for i in torch.linspace(0, len(entity.clean), per_entity).round().long().tolist():
+        for i in torch.linspace(0, len(entity.clean), min(per_entity, len(entity.states))).round().long().tolist():
             pictures = []
             for kind in (entity.states[i], entity.clean[i] if i < len(entity.clean) else entity.states[i]):
                 tokens[:, where] = kind[image]

@@ -357,7 +357,7 @@ def describe_plan(p: dict) -> str:
     "A plan in words."
     return (f"{p['model']} on {p['dataset']} ({p['images']:,} images): {p['layout']}, context {p['context']}, sequence of {p['sequence_length']}\n"
             f"{p['parameters']:,} parameters, {p['flops_per_image'] / 1e9:,.3g} GFLOP per image in training, about {p['memory_bytes'] / 2**30:,.2g} GiB of memory\n"
-            f"{p['steps']:,} steps of {p['batch_size']} images = {p['epochs']:,.3g} epochs")
+            f"{p['steps']:,} steps of {p['batch_size']:,} images = {p['epochs']:,.3g} epochs")
 
 # %% ../nbs/08_training.ipynb #9c95dc73
 def matrix_rate(
