@@ -6,8 +6,8 @@
 __all__ = ['KID_SUBSETS', 'KID_SEED', 'INCEPTION', 'INCEPTION_SHA256', 'balanced_labels', 'draw_samples', 'as_array',
            'save_images', 'read_samples', 'canonical_order', 'largest_n', 'find_features', 'distances',
            'kid_subset_size', 'two_sample_test', 'nearest', 'draw_like', 'spread', 'measure', 'Real',
-           'reference_images', 'check_extractor', 'EvalReport', 'evaluate_samples', 'evaluate', 'sampling_of',
-           'check_n', 'by_class', 'film', 'save_gif']
+           'reference_images', 'check_extractor', 'check_comparison', 'EvalReport', 'evaluate_samples', 'evaluate',
+           'sampling_of', 'check_n', 'by_class', 'film', 'save_gif']
 
 # %% ../nbs/09_evaluation.ipynb #3d8d474a
 import hashlib
@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .checkpoints import load_model
 from .data import load_dataset, stream_seed, to_uint8
 from .features import accuracy, extractor_files, extractor_for, load_classifier, real_images, register_extractors, sha256
 from .flow import LinearFlow, make_flow
@@ -280,9 +279,8 @@ def measure(
     progress: bool = True,
 ) -> dict:
     "Numbers and their floors. `ValueError` before any work for what cannot be compared."
+    extractor, weights_hash = check_comparison(dataset, extractor, extractor_weights, extractor_sha256, resamplings)
     real = Real(dataset)
-    extractor, weights_hash = check_extractor(extractor or extractor_for(dataset), extractor_weights, extractor_sha256)
-    if resamplings < 10: raise ValueError(f"resamplings must be 10 or more, got {resamplings}: fewer do not show how the floor scatters")
     images = real.check(images)
     given = len(images)
     images, labels, share = _comparable(images, labels, real)
@@ -343,11 +341,10 @@ class Real:
 def reference_images(
     images: Tensor,           # uint8[n, c, h, w]
     labels: Tensor | None,
-    dataset: str,
+    real: Real,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:   # the samples as they are compared, and the real images they are compared with
     "The two sets of images behind the numbers, for other programs to compare."
-    real = Real(dataset)
     images, labels, _ = _comparable(real.check(images), labels, real)
     return images, real.train_images[draw_like(real.train_labels, labels, len(images), seed, 'reference')]
 
@@ -366,6 +363,17 @@ def check_extractor(
     if want is None and name not in extractor_files(): raise ValueError(f"give extractor_sha256 with {weights}: torch-fidelity unpickles that file, so it must be the one you mean")
     if want is not None and not found.startswith(want.lower()): raise ValueError(f"{weights} is not the file that was meant: its SHA-256 is {found[:16]}…, not {want}…")
     return name, found
+
+def check_comparison(
+    dataset: str,                                  # by name
+    extractor: str | None = None,                  # None: the data set's own, else 'pixels'
+    extractor_weights: str | Path | None = None,
+    extractor_sha256: str | None = None,
+    resamplings: int = 10,
+) -> tuple[str, str | None]:                       # the extractor, and the hash of the file that will be used
+    "`ValueError` for what `measure` could not do, before any work."
+    if not isinstance(resamplings, int) or resamplings < 10: raise ValueError(f"resamplings must be 10 or more, got {resamplings!r}: fewer do not show how the floor scatters")
+    return check_extractor(extractor or extractor_for(dataset), extractor_weights, extractor_sha256)
 
 def _comparable(images, labels, real, share=.8):
     "Images in their own order, no more of a class than real held-out ones allow; and the largest share of these that is drawn."
@@ -425,9 +433,10 @@ def evaluate_samples(
     **comparison,                         # of `measure`: extractor, extractor_weights, resamplings, seed, …
 ) -> EvalReport:
     "Judge samples on disk."
-    images, labels = read_samples(samples, load_dataset(dataset).class_names)
+    class_names = load_dataset(dataset).class_names
+    images, labels = read_samples(samples, class_names)
     numbers = measure(images, labels, dataset, **comparison)
-    return _store(Path(folder), images, labels, numbers | dict(samples=str(samples)))
+    return _store(Path(folder), images, labels, len(class_names), numbers | dict(samples=str(samples)))
 
 def evaluate(
     run_or_model,                         # run folder, or an XAR (then give codec and dataset, and folder)
@@ -465,13 +474,13 @@ def evaluate(
     sampling = sampling_of(config, sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule)
     n, train = check_n(n, config.dataset), load_dataset(config.dataset)
     labels = balanced_labels(n, train.num_classes, seed)
-    check_extractor(comparison.get('extractor') or extractor_for(config.dataset), comparison.get('extractor_weights'), comparison.get('extractor_sha256'))
+    check_comparison(config.dataset, **comparison)
     images, cost = draw_samples(model.to(pick_device(device)), codec, labels, dataset=train, seed=seed, batch_size=batch_size,
                                 precision=config.precision, progress=progress, flow=flow, **sampling)
     numbers = measure(images, labels, config.dataset, seed=seed, device=device, progress=progress, **comparison)
     numbers['metrics'] |= dict(nfe=cost['nfe'], images_per_s=n / cost['seconds'])
-    return _store(Path(folder), images, labels, numbers | dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
-                                                               parameters=sum(p.numel() for p in model.parameters())))
+    return _store(Path(folder), images, labels, train.num_classes, numbers | dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
+                                                                                  parameters=sum(p.numel() for p in model.parameters())))
 
 # %% ../nbs/09_evaluation.ipynb #7b8c20ef
 def sampling_of(
@@ -495,11 +504,10 @@ def check_n(
     if n > most: raise ValueError(f"n must be at most {most} for {dataset}, so that real held-out images can be drawn for the floor; got {n}")
     return n
 
-def _store(folder: Path, images: Tensor, labels: Tensor | None, numbers: dict) -> EvalReport:
+def _store(folder: Path, images: Tensor, labels: Tensor | None, classes: int, numbers: dict) -> EvalReport:
     folder.mkdir(parents=True, exist_ok=True)
     stored = dict(images=as_array(images)) | ({} if labels is None else dict(labels=labels.numpy()))
     _write(folder / 'samples.npz', lambda p: np.savez_compressed(p, **stored))
-    classes = len(load_dataset(numbers['dataset']).class_names)
     save_grid(images[:80] if labels is None else by_class(images, labels, classes), folder / 'grid.png', columns=min(10, classes))
     _write(folder / 'report.json', lambda p: p.write_text(json.dumps(numbers, indent=1)))
     return EvalReport(folder, numbers)

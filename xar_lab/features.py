@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoints import read_tensors, save_tensors
-from .data import load_dataset, project_root, stream_seed, to_uint8
+from .data import project_root, stream_seed, to_uint8
 
 # %% ../nbs/08a_features.ipynb #15abcb42
 class Classifier(nn.Module):

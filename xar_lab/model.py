@@ -287,7 +287,7 @@ class XAR(nn.Module):
         cache.filled = entity + 1
 
     def _network(self, tokens, condition, ids, sizes, mask=None, slots=lambda layer: None) -> Tensor:
-        device, batch = tokens.device, len(tokens)
+        device = tokens.device
         equal = len(set(sizes)) == 1
         group = None if equal else torch.repeat_interleave(torch.arange(len(sizes), device='cpu'), torch.tensor(sizes, device='cpu')).to(device)
         spread = partial(_spread, group=group)
