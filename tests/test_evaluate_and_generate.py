@@ -101,7 +101,7 @@ def test_inception_is_read_only_from_the_file_that_was_named(tmp_path):
     "The whole path of FID, with a random network in the place of Inception's weights: names, 2048 features, its hash."
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
     from xar_lab.evaluation import check_extractor, distances, find_features
-    from xar_lab.features import sha256
+    from xar_lab.shards import sha256
     path = tmp_path / 'inception.pth'
     original, torch_load = Inception.load_state_dict, torch.load
     try:                                                                       # only to make a state dict of the right shape without a download

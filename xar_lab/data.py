@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FASHION_CLASSES', 'SYSTEM_FOLDERS', 'DATASETS', 'ImageDataset', 'crop', 'to_uint8', 'digits', 'project_root',
-           'fashion_mnist', 'MissingData', 'imagenet', 'register_dataset', 'load_dataset', 'stream_seed', 'BatchOrder']
+           'fashion_mnist', 'folder', 'latents', 'MissingData', 'imagenet', 'register_dataset', 'load_dataset',
+           'stream_seed', 'BatchOrder']
 
 # %% ../nbs/06_data.ipynb #f234e7cf
 import gzip
@@ -20,7 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .cache import open_latents
 from .entities import Registry
+from .folders import ImageFolder
 
 # %% ../nbs/06_data.ipynb #bdbe54bd
 class ImageDataset(Dataset):
@@ -120,6 +123,30 @@ def fashion_mnist(
         images, labels = source.data, source.targets
     return ImageDataset(images[:, None], labels.long(), FASHION_CLASSES, f'fashion_mnist/{split}', padding=2)
 
+# %% ../nbs/06_data.ipynb #dc9d69a8
+def folder(
+    split: str = 'train',          # 'train' | 'test'
+    root: str | Path | None = None,    # with one folder per class, or with the folders train and val (or test) that hold these
+    verify: bool = True,           # read every file once and leave out broken ones, rather than stop at one after an hour
+    **options,                     # of `ImageFolder`: size, channels, padding, levels, class_names
+) -> ImageFolder:
+    "Images in class folders. `FileNotFoundError` for a split that is not there."
+    if split not in ('train', 'test'): raise ValueError(f"unknown split {split!r}; known: train, test")
+    if root is None: raise ValueError("data set 'folder' needs its root: a folder with one subfolder per class")
+    root = Path(root)
+    there = next((root / name for name in (['train'] if split == 'train' else ['test', 'val']) if (root / name).is_dir()), None)
+    if there is None and split == 'test': raise FileNotFoundError(f"no held-out images in {root}: expected {root}/val or {root}/test with one folder per class")
+    return ImageFolder(there or root, verify=verify, progress=verify, **options)
+
+def latents(
+    split: str = 'train',          # 'train': caches hold training images
+    root: str | Path | None = None,    # a cache made by `cache_latents`, or a folder in MAR's layout
+) -> Dataset:
+    "Cached latents; see the notebook cache."
+    if split != 'train': raise FileNotFoundError(f"a latent cache holds training images, no split {split!r}")
+    if root is None: raise ValueError("data set 'latents' needs its root: the folder of a latent cache")
+    return open_latents(root)
+
 # %% ../nbs/06_data.ipynb #26380cdb
 class MissingData(FileNotFoundError):
     "Data that are not here, with the sizes that they would have; shown in a notebook as one line."
@@ -137,18 +164,24 @@ class MissingData(FileNotFoundError):
     def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
 
 def imagenet(
-    split: str = 'train',
-    root: str | Path | None = None,    # of the latent cache; default: data/imagenet-kl16 of the project
+    split: str = 'train',              # 'train'
+    side: int = 256,                   # of the images: 256 | 512
+    root: str | Path | None = None,    # of the latent cache; default: data/imagenet-kl16 of the project, for 512 data/imagenet512-kl16
 ) -> Dataset:
-    "ImageNet-256 as KL-16 latents, from a cache. `MissingData` without it."
-    root = Path(root) if root else project_root() / 'data' / 'imagenet-kl16'
-    raise MissingData(f"the ImageNet latent cache is not in {root}; make it with: papermill nbs/cache_latents.ipynb -p images <folder of ImageNet>/{split}",
-                      images=1_281_167, channels=16, grid=(16, 16), num_classes=1000)
+    "ImageNet as KL-16 latents, from a cache. `MissingData` without it."
+    if side not in (256, 512): raise ValueError(f"ImageNet is cached at side 256 or 512, got {side!r}; for another use the data set 'latents'")
+    root = Path(root) if root else project_root() / 'data' / ('imagenet-kl16' if side == 256 else f'imagenet{side}-kl16')
+    if root.is_dir(): return latents(split, root)
+    more = '' if side == 256 else f' -p size {side} -p cache {root}'
+    raise MissingData(f"the ImageNet latent cache is not in {root}; make it with: papermill nbs/cache_latents.ipynb -p images <folder of ImageNet>/train{more}",
+                      images=1_281_167, channels=16, grid=(side // 16, side // 16), num_classes=1000)
 
 # %% ../nbs/06_data.ipynb #9d1f6264
 DATASETS = Registry('data set')
 DATASETS.register('digits', digits)
 DATASETS.register('fashion_mnist', fashion_mnist)
+DATASETS.register('folder', folder)
+DATASETS.register('latents', latents)
 DATASETS.register('imagenet', imagenet)
 
 def register_dataset(
@@ -159,7 +192,7 @@ def register_dataset(
     DATASETS.register(name, factory)
 
 def load_dataset(
-    name: str,             # 'digits' | 'fashion_mnist' | 'imagenet' | a registered one
+    name: str,             # 'digits' | 'fashion_mnist' | 'folder' | 'latents' | 'imagenet' | a registered one
     split: str = 'train',  # 'train' | 'test'
     **options,
 ) -> Dataset:
@@ -183,9 +216,10 @@ class BatchOrder:
         seed: int,
         start: int,       # first step
         stop: int,        # one after the last
+        part: range | None = None,   # places of the batch that iterating yields; None: all
     ):
         if n < 1: raise ValueError("the data set is empty")
-        self.n, self.batch_size, self.seed, self.start, self.stop = n, batch_size, seed, start, stop
+        self.n, self.batch_size, self.seed, self.start, self.stop, self.part = n, batch_size, seed, start, stop, part or range(batch_size)
         self._epoch = (None, None)
 
     def _permutation(self, epoch: int) -> list[int]:
@@ -199,5 +233,9 @@ class BatchOrder:
         first = step * self.batch_size
         return [self._permutation(p // self.n)[p % self.n] for p in range(first, first + self.batch_size)]
 
-    def __iter__(self) -> Iterator[list[int]]: return map(self.batch, range(self.start, self.stop))
+    def mine(self, step: int) -> list[int]:
+        "The indices of this part of a batch."
+        return self.batch(step)[self.part.start:self.part.stop]
+
+    def __iter__(self) -> Iterator[list[int]]: return map(self.mine, range(self.start, self.stop))
     def __len__(self): return self.stop - self.start

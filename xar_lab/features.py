@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['FOLDERS', 'Classifier', 'real_images', 'fit_classifier', 'accuracy', 'save_classifier', 'load_classifier',
-           'classifier_facts', 'sha256', 'extractor_files', 'register_extractors', 'extractor_for', 'fidelity']
+           'classifier_facts', 'extractor_files', 'register_extractors', 'extractor_for', 'fidelity']
 
 # %% ../nbs/08a_features.ipynb #3ea9b23a
-import hashlib
 import json
 from pathlib import Path
 
@@ -130,12 +129,6 @@ def classifier_facts(
 def _header(path) -> dict:
     from safetensors import safe_open
     with safe_open(path, 'pt') as f: return f.metadata() or {}
-
-def sha256(
-    path: str | Path,
-) -> str:
-    "The hash of a file, in hex."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../nbs/08a_features.ipynb #908eb1fc
 FOLDERS = [Path(__file__).parent if '__file__' in globals() else project_root() / 'xar_lab']

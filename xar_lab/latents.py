@@ -6,6 +6,7 @@
 __all__ = ['CODECS', 'PixelCodec', 'register_codec', 'make_codec', 'measure_factor', 'KLCodec', 'diffusers_codec']
 
 # %% ../nbs/05_latents.ipynb #3230b2f9
+import hashlib
 import json
 from pathlib import Path
 from typing import Callable
@@ -93,6 +94,12 @@ class KLCodec:
             if not isinstance(tile, int) or tile < self.side or tile % self.side: raise ValueError(f"tile must be a multiple of {self.side} pixels, got {tile!r}")
             autoencoder.enable_tiling()
             autoencoder.tile_sample_min_size, autoencoder.tile_latent_min_size = tile, tile // self.side
+
+    def fingerprint(self) -> str:
+        "Sixteen digits that tell this autoencoder from any other: a hash of its weights."
+        state = hashlib.sha256()
+        for name, tensor in sorted(self.autoencoder.state_dict().items()): state.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+        return state.hexdigest()[:16]
 
     @torch.no_grad()
     def moments(self,
