@@ -152,9 +152,9 @@ class FIDReport:
 
     def table(self) -> str:
         "The numbers as a table in Markdown."
-        paper, m = self.numbers['paper'] or {}, self.metrics
+        paper, m = (self.numbers['paper'] or {}) if self.numbers['extractor']['official'] else {}, self.metrics      # other features: nothing to put beside
         text = lambda v: '' if v is None else v if isinstance(v, str) else f'{v:.3g}' if abs(v) < 100 else f'{v:,.1f}'
-        rows = [(k, text(v), text(paper.get({'fid': 'fid', 'is': 'is'}.get(k.split('_')[0].replace('fd', 'fid'), k)))) for k, v in m.items() if not k.endswith('_sd')]
+        rows = [(k, text(v), text(paper.get(k))) for k, v in m.items() if not k.endswith('_sd')]
         return '\n'.join([f"| | {self.numbers['n']:,} samples | {paper.get('source', 'no published row')} |", '|---|---|---|'] + ['| ' + ' | '.join(r) + ' |' for r in rows])
 
     def __repr__(self):
@@ -227,7 +227,7 @@ def fid50k(
     numbers = dict(metrics=_names(metrics, extractor, official), n=len(labels), per_class=len(labels) // classes, source=source.facts(), parameters=parameters, sampling=sampling, seed=seed,
                    labels='equally many of each class, shuffled by the seed', precision=drawn.cost['precision'], nfe=drawn.cost['nfe'], side=side,
                    reference=dict(path=str(reference), sha256=real.sha256, official=bool(reference_sha256), images=None if pictures is None else len(pictures.images), images_from=None if pictures is None else str(pictures.path)),
-                   extractor=dict(name=extractor, sha256=weights_hash, official=official), self_check=checks, paper=published_row(config.model, side),
+                   extractor=dict(name=extractor, sha256=weights_hash, official=official), self_check=checks, paper=published_row(config.model, side) if source.run is None or config.dataset == 'imagenet' else None,
                    comparison=dict(kid_subsets=KID_SUBSETS, kid_subset_size=None if real_features is None else kid_subset_size(min(len(labels), len(pictures.images))), kid_seed=KID_SEED, prc_neighborhood=3),
                    versions={p: version(p) for p in ('xar_lab', 'torch', 'torch-fidelity', 'numpy')}, notes=notes, timing=timing)
     chosen = by_class_indices(drawn.labels, classes)
