@@ -87,7 +87,7 @@ def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
 
 
 @pytest.mark.parametrize('notebook, parameters, message', [
-    ('evaluate', dict(sample='x'), 'unknown parameter sample; known: run, samples'),
+    ('evaluate', dict(sample='x'), 'unknown parameter sample; known: run, weights'),
     ('evaluate', dict(samples='x'), 'say what to compare the samples with'),
     ('generate', dict(classes='cat'), "unknown class 'cat'; known: 0, 1"),
     ('generate', dict(run='runs/nowhere'), 'no run in runs/nowhere'),
