@@ -1,6 +1,38 @@
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def papermill(notebook, output, **parameters):
+    "Execute a run notebook."
+    command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
+    for name, value in parameters.items(): command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, dict) else ['-p', name, str(value)]
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def printed(notebook):
+    "What the cells of an executed notebook printed."
+    return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', []) if o['output_type'] == 'stream']
+
+
+def random_inception(path):
+    "A weights file of Inception's names and shapes, filled at random: the real one cannot be downloaded in a test."
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
+    original, torch_load = Inception.load_state_dict, torch.load
+    try:                                                                       # only to make a state dict of the right shapes without a download
+        Inception.load_state_dict, torch.load = lambda self, state: None, lambda *args, **kwargs: {}
+        torch.manual_seed(0)
+        network = Inception('inception-v3-compat', ['2048'], feature_extractor_weights_path='none')
+    finally: Inception.load_state_dict, torch.load = original, torch_load
+    torch.save(network.state_dict(), path)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-
-
-def papermill(notebook, output, **parameters):
-    command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
-    for name, value in parameters.items(): command += ['-y', f'{name}: {value}'] if isinstance(value, dict) else ['-p', name, str(value)]
-    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-
-
-def printed(notebook):
-    return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', []) if o['output_type'] == 'stream']
+from conftest import BIN, ROOT, papermill, printed, random_inception
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +61,8 @@ def test_evaluate_a_run_and_torch_fidelity_agrees(run, tmp_path):
 
 def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
     from xar_lab.data import load_dataset
-    from xar_lab.evaluation import evaluate_samples, save_images
+    from xar_lab.evaluation import evaluate_samples
+    from xar_lab.samples import save_images
     from xar_lab.features import real_images
     images, labels = real_images(load_dataset('digits', 'test'))
     images, labels = images[:200], labels[:200]
@@ -99,17 +88,10 @@ def test_bad_input_ends_at_once(run, tmp_path, notebook, parameters, message):
 
 def test_inception_is_read_only_from_the_file_that_was_named(tmp_path):
     "The whole path of FID, with a random network in the place of Inception's weights: names, 2048 features, its hash."
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
     from xar_lab.evaluation import check_extractor, distances, find_features
     from xar_lab.shards import sha256
     path = tmp_path / 'inception.pth'
-    original, torch_load = Inception.load_state_dict, torch.load
-    try:                                                                       # only to make a state dict of the right shape without a download
-        Inception.load_state_dict = lambda self, state: None
-        torch.load = lambda *args, **kwargs: {}
-        network = Inception('inception-v3-compat', ['2048'], feature_extractor_weights_path='none')
-    finally: Inception.load_state_dict, torch.load = original, torch_load
-    torch.save(network.state_dict(), path)
+    random_inception(path)
     with pytest.raises(ValueError, match='is not the file that was meant'): check_extractor('inception-v3-compat', path)
     name, found = check_extractor('inception-v3-compat', path, sha256(path)[:10])
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
@@ -122,7 +104,8 @@ def test_a_crafted_file_runs_no_code(tmp_path):
         def __reduce__(self): return (Path.touch, (tmp_path / 'ran',))
     torch.save(Evil(), tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
     np.savez(tmp_path / 'samples.npz', images=np.array([Evil()], dtype=object))
-    from xar_lab.evaluation import check_extractor, read_samples
+    from xar_lab.evaluation import check_extractor
+    from xar_lab.samples import read_samples
     with pytest.raises(ValueError, match='is not the file that was meant'): check_extractor('inception-v3-compat', tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
     with pytest.raises(ValueError, match='is no file of samples'): read_samples(tmp_path, list('0123456789'))
     assert not (tmp_path / 'ran').exists()

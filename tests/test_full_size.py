@@ -1,31 +1,23 @@
 "Slow: the authors' file layouts at full size, filled at random, and the whole of Inception's path on 200 images."
+import dataclasses
 import json
 import shlex
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import BIN, ROOT, papermill, printed, random_inception
+
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-
-
-def papermill(notebook, output, **parameters):
-    command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
-    for name, value in parameters.items(): command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, dict) else ['-p', name, str(value)]
-    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def authors_file(path, preset='xar_b'):
     "A file of the authors' layout for a preset, 256×256: every name and shape, random weights, mask and rotary tables as theirs."
     from xar_lab.entities import make_layout
     from xar_lab.model import PRESETS, XAR
-    import dataclasses
     torch.manual_seed(0)
     config = dataclasses.replace(PRESETS[preset], init='published', time_steps=1000)
     state = XAR(config, make_layout('cell', 16)).state_dict()
@@ -73,19 +65,13 @@ def test_authors_files_from_weights_to_images(tmp_path):
 
 def test_inception_on_200_images_is_torch_fidelitys(tmp_path):
     "Random weights in the place of Inception's, so the numbers mean nothing; but they are torch-fidelity's own."
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
     from xar_lab.data import load_dataset
     from xar_lab.features import real_images
     from xar_lab.samples import save_images
     from xar_lab.shards import sha256
     from xar_lab.training import TrainConfig, train
-    weights, original, torch_load = tmp_path / 'random-inception.pth', Inception.load_state_dict, torch.load
-    try:                                                                       # only to make a state dict of the right shapes without a download
-        Inception.load_state_dict, torch.load = lambda self, state: None, lambda *args, **kwargs: {}
-        torch.manual_seed(0)
-        network = Inception('inception-v3-compat', ['2048'], feature_extractor_weights_path='none')
-    finally: Inception.load_state_dict, torch.load = original, torch_load
-    torch.save(network.state_dict(), weights)
+    weights = tmp_path / 'random-inception.pth'
+    random_inception(weights)
     run = train(TrainConfig(name='short', runs_dir=str(tmp_path / 'runs'), steps=100, batch_size=32, sample_steps=4))
     images, _ = real_images(load_dataset('digits', 'test'))
     save_images(images[:200], tmp_path / 'real')
@@ -94,8 +80,7 @@ def test_inception_on_200_images_is_torch_fidelitys(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((tmp_path / 'e' / 'report.json').read_text())
     assert report['extractor']['official'] is False and 'fd_unofficial_inception' in report['metrics'] and 'fid' not in report['metrics']
-    said = [''.join(o['text']) for c in json.loads((tmp_path / 'out.ipynb').read_text())['cells'] for o in c.get('outputs', []) if o['output_type'] == 'stream']
-    [command] = [line for text in said for line in text.splitlines() if line.startswith('xar-fidelity')]
+    [command] = [line for text in printed(tmp_path / 'out.ipynb') for line in text.splitlines() if line.startswith('xar-fidelity')]
     theirs = subprocess.run([BIN / 'xar-fidelity', *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
     assert theirs.returncode == 0, theirs.stderr[-3000:]
     theirs, ours = json.loads(theirs.stdout), report['metrics']

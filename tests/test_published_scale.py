@@ -8,29 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
+from conftest import ROOT, papermill
+
 COUNT = 2_100                   # images, of which some are broken
 
 
-def papermill(notebook, output, **parameters):
-    command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
-    for name, value in parameters.items(): command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, dict) else ['-p', name, str(value)]
-    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-
-
-def killed(code, enough):
-    "Run Python code and kill it as soon as enough() holds; what it had printed."
-    process = subprocess.Popen([sys.executable, '-c', f"if __name__ == '__main__':\n    {code}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not enough():
+def killed(code, finished, enough):
+    "Run Python code, kill it as soon as there are enough finished pieces, and see that its workers end with it (also where interrupts are ignored, as in a shell's background)."
+    process = subprocess.Popen([sys.executable, '-c', f"if __name__ == '__main__':\n    {code}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    while len(finished()) < enough:
         assert process.poll() is None, process.stderr.read()
         time.sleep(.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(2)                                    # its workers end with it
+    time.sleep(1)
+    left = len(finished())
+    time.sleep(1)
+    assert len(finished()) == left, 'a worker goes on alone'
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +62,7 @@ def cache_code(place, name):
 @pytest.fixture(scope='module')
 def cache(place):
     "The cache, made by two processes, killed on the way, finished by the run notebook."
-    killed(cache_code(place, 'cache'), lambda: len(cached(place)) >= 3)
+    killed(cache_code(place, 'cache'), lambda: cached(place), 3)
     before = {p.name: p.stat().st_mtime_ns for p in cached(place)}
     assert 3 <= len(before) < 42 and not (place / 'cache' / 'manifest.json').exists()
     done = papermill('cache_latents', place / 'cache.ipynb', images=place / 'images', size='None', channels=1, dataset_options={'padding': 2}, codec='diffusers',
@@ -119,7 +116,7 @@ def test_a_killed_evaluation_gives_the_same_report(run, place):
     shards = lambda kind: list((place / 'broken_eval' / 'shards').glob(f'{kind}-*'))
     texts = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
     code = f"from xar_lab.fid50k import fid50k; from xar_lab.samples import Source; fid50k(Source(run={str(run)!r}), {str(place / 'broken_eval')!r}, **{texts!r})"
-    killed(code, lambda: len(shards('shard')) >= 4)
+    killed(code, lambda: shards('shard'), 4)
     there = {p.name: p.stat().st_mtime_ns for p in shards('shard') if p.suffix == '.json'}
     assert 1 <= len(there) < 10
     done = papermill('evaluate', place / 'resumed.ipynb', run=run, folder=place / 'broken_eval', **options)

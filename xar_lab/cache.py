@@ -219,11 +219,10 @@ def cache_latents(
           f"about {_time(cost['seconds'])} ({cost['images_per_s']:,.0f} images/s measured)")
     if cost['bytes'] > cost['free']: raise OSError(f"{_size(cost['bytes'])} do not fit into {folder}: {_size(cost['free'])} are free")
     started, waiting = time.perf_counter(), sum(min(len(dataset), (k + 1) * shard_size) - k * shard_size for k in todo)
-    del codec                                                               # each process has its own
     run_pieces(_cache_shards, todo, (open_dataset, open_codec, folder, shard_size, batch_size, threads, device), processes,
                total=waiting, desc='cache', unit='image', progress=progress)
     seconds = time.perf_counter() - started
-    _finish(folder, dataset, open_codec(), codec_spec, source, dict(estimate=cost, seconds=seconds, images=waiting, processes=processes))
+    _finish(folder, dataset, codec, plan, source, dict(estimate=cost, seconds=seconds, images=waiting, processes=processes))
     return folder
 
 def _content(dataset) -> str:
@@ -255,7 +254,7 @@ def cost_of(dataset, codec, todo: list, shard_size: int, batch_size: int, proces
     rate = max(rates[1:] or rates) * min(processes, torch.cuda.device_count() if where.type == 'cuda' else 1)
     return dict(bytes=count * (2 * moments[0].numel() + 8), seconds=count / rate, images_per_s=rate, free=shutil.disk_usage(folder).free)
 
-def _finish(folder: Path, dataset, codec, codec_spec: dict, source: dict | None, timing: dict):
+def _finish(folder: Path, dataset, codec, plan: dict, source: dict | None, timing: dict):
     told = [json.loads(p.read_text()) for p in sorted(folder.glob('shard-*.json'))]
     shards, names = [s for s in told if s['n']], getattr(dataset, 'paths', None)
     if not shards: raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
@@ -265,8 +264,8 @@ def _finish(folder: Path, dataset, codec, codec_spec: dict, source: dict | None,
     mean, sd = total / count, math.sqrt(squares / count - (total / count) ** 2)
     images, size = sum(s['n'] for s in shards), sum(s['bytes'] for s in shards)
     write_json(folder / 'manifest.json', dict(
-        format='xar_lab latent cache', version=1, images=images, dtype='float16', channels=shape[2] // 2, grid=shape[3:], codec=codec_spec,
-        fingerprint=codec.fingerprint(), factor=codec.factor, shift=codec.shift, measured=dict(mean=mean, sd=sd, sd_normalised=sd * codec.factor),
+        format='xar_lab latent cache', version=1, images=images, dtype='float16', channels=shape[2] // 2, grid=shape[3:], codec=plan['codec'],
+        fingerprint=plan['fingerprint'], factor=codec.factor, shift=codec.shift, measured=dict(mean=mean, sd=sd, sd_normalised=sd * codec.factor),
         class_names=dataset.class_names, padding=dataset.padding, levels=dataset.levels, source=source, broken=broken, timing=timing,
         shards=[{k: s[k] for k in ('file', 'n', 'bytes', 'sha256')} for s in shards]))
     print(f"{images:,} images cached, {len(broken)} unreadable" + ''.join(f"\n  {name}: {why}" for name, why in broken[:10]) + (f"\n  … and {len(broken) - 10} more, listed in manifest.json" if len(broken) > 10 else ''))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KID_SUBSETS', 'KID_SEED', 'INCEPTION', 'INCEPTION_SHA256', 'canonical_order', 'largest_n', 'find_features',
-           'distances', 'kid_subset_size', 'two_sample_test', 'nearest', 'draw_like', 'spread', 'name_of', 'open_real',
-           'measure', 'Real', 'reference_images', 'check_extractor', 'check_comparison', 'EvalReport',
-           'evaluate_samples', 'evaluate', 'real_source', 'why_not_comparable', 'sampling_of', 'check_n', 'by_class',
-           'film', 'save_gif']
+           'statistics_of', 'compare', 'distances', 'kid_subset_size', 'two_sample_test', 'nearest', 'draw_like',
+           'spread', 'name_of', 'open_real', 'measure', 'Real', 'reference_images', 'check_extractor',
+           'check_comparison', 'is_official', 'metric_names', 'EvalReport', 'evaluate_samples', 'evaluate',
+           'real_source', 'why_not_comparable', 'sampling_of', 'check_n', 'first_of_each', 'film', 'save_gif']
 
 # %% ../nbs/09_evaluation.ipynb #3d8d474a
 import hashlib
@@ -27,10 +27,10 @@ from .data import load_dataset, stream_seed, to_uint8
 from .features import accuracy, extractor_files, extractor_for, load_classifier, real_images, register_extractors
 from .flow import LinearFlow, make_flow
 from .model import XAR
-from .samples import Source, as_array, balanced_labels, draw_samples, draw_shards, read_samples, save_images
-from .sampling import Generation, generate
-from .shards import sha256, write_json, write_whole
-from .training import TrainConfig, memory_of, open_dataset, pick_device, resolve, save_grid
+from .samples import Source, as_array, balanced_labels, draw_samples, draw_shards, read_samples
+from .sampling import Generation
+from .shards import device_of, sha256, write_json, write_whole
+from .training import TrainConfig, memory_of, open_dataset, resolve, save_grid
 
 # %% ../nbs/09_evaluation.ipynb #8f07c5ef
 def canonical_order(
@@ -78,23 +78,39 @@ class _Images(torch.utils.data.Dataset):
 
 KID_SUBSETS, KID_SEED = 50, 2020
 
+def statistics_of(
+    found: dict[str, Tensor],       # of real images, from `find_features`
+) -> dict[str, np.ndarray]:
+    "mu [d] and sigma [d, d] of features."
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+    return fid_features_to_statistics(found['features'])
+
+def compare(
+    found: dict[str, Tensor],                     # of samples, from `find_features`
+    statistics: dict[str, np.ndarray],            # mu, sigma of the real images
+    reference: dict[str, Tensor] | None = None,   # features of real images, for kid, precision and recall
+) -> dict[str, float]:
+    "fd; kid and its deviation over subsets of half the images, precision and recall, if there are real images; is, if the extractor has classes. Sources: Heusel et al. 2017, Bińkowski et al. 2018, Kynkäänniemi et al. 2019, Salimans et al. 2016."
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+    ours = found['features']
+    out = dict(fd=float(fid_statistics_to_metric(statistics_of(found), statistics, verbose=False)[KEY_METRIC_FID]))
+    if reference is not None:
+        real = reference['features']
+        kid = kid_features_to_metric(ours, real, kid_subsets=KID_SUBSETS, kid_subset_size=kid_subset_size(min(len(ours), len(real))), rng_seed=KID_SEED, verbose=False)
+        near = prc_features_to_metric(ours, real, verbose=False)
+        out |= dict(kid=float(kid[KEY_METRIC_KID_MEAN]), kid_sd=float(kid[KEY_METRIC_KID_STD]), precision=float(near[KEY_METRIC_PRECISION]), recall=float(near[KEY_METRIC_RECALL]))
+    if 'logits' in found: out['is'] = float(isc_features_to_metric(found['logits'])[KEY_METRIC_ISC_MEAN])
+    return out
+
 def distances(
     found: dict[str, Tensor],       # of samples, from `find_features`
     reference: dict[str, Tensor],   # of as many real images
 ) -> dict[str, float]:
-    "fd, kid and its deviation over subsets of half the images, precision, recall; is, if the extractor has classes. Sources: Heusel et al. 2017, Bińkowski et al. 2018, Kynkäänniemi et al. 2019, Salimans et al. 2016."
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-    from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
-    ours, real = found['features'], reference['features']
-    fd = fid_statistics_to_metric(fid_features_to_statistics(ours), fid_features_to_statistics(real), verbose=False)
-    kid = kid_features_to_metric(ours, real, kid_subsets=KID_SUBSETS, kid_subset_size=kid_subset_size(len(ours)), rng_seed=KID_SEED, verbose=False)
-    near = prc_features_to_metric(ours, real, verbose=False)
-    out = dict(fd=fd[KEY_METRIC_FID], kid=kid[KEY_METRIC_KID_MEAN], kid_sd=kid[KEY_METRIC_KID_STD],
-               precision=near[KEY_METRIC_PRECISION], recall=near[KEY_METRIC_RECALL])
-    if 'logits' in found: out['is'] = isc_features_to_metric(found['logits'])[KEY_METRIC_ISC_MEAN]
-    return out
+    "All of `compare`, against real images."
+    return compare(found, statistics_of(reference), reference)
 
 def kid_subset_size(
     n: int,   # images on either side
@@ -186,7 +202,7 @@ def measure(
     n, notes = len(images), []
     if n < given: notes.append(f'{n} of {given} samples were compared: more would need more real held-out images')
 
-    device = pick_device(device)
+    device = device_of(0, device)
     see = lambda pictures: find_features(pictures, extractor, extractor_weights, device)
     judge = load_classifier(extractor_files()[f'{name_of(dataset)}_cnn']) if f'{name_of(dataset)}_cnn' in extractor_files() else None
     reference = real.train_images[draw_like(real.train_labels, labels, n, seed, 'reference')]
@@ -213,7 +229,7 @@ def measure(
     if n < 10 * size: notes.append(f'{n} samples are few for {size} features (10 for each are wanted): the Fréchet distance is biased upwards')
     metrics |= dict(fd_over_floor=metrics['fd'] / floors['fd']['mean'], covariance_rank=rank, features=size)
     if judge is not None: metrics['class_accuracy_real'] = accuracy(judge, real.test_images, real.test_labels)
-    rename = _names(extractor)
+    rename = metric_names(extractor, weights_hash)
     return dict(metrics={rename.get(k, k): v for k, v in metrics.items()}, floors={rename.get(k, k): v for k, v in floors.items()},
                 n=n, n_given=given, dataset=name_of(dataset), real=dataset, notes=notes,
                 comparison=dict(extractor=extractor, extractor_sha256=weights_hash, reference='real training images, chosen by seed', held_out=len(real.test_images),
@@ -287,9 +303,14 @@ def _comparable(images, labels, real, share=.8):
     images, labels = images[kept], labels[kept]
     return images, labels, float((labels.bincount(minlength=real.num_classes) / there).max())
 
-def _names(extractor: str) -> dict[str, str]:
-    "FID, KID and Inception Score are Inception's; with other features the names say which."
-    if extractor == INCEPTION: return {'fd': 'fid', 'fd_over_floor': 'fid_over_floor', 'is': 'inception_score'}
+def is_official(extractor: str, weights_hash: str | None) -> bool:
+    "Whether this is Inception with the published weights (no hash: those that torch-fidelity downloads)."
+    return extractor == INCEPTION and (weights_hash is None or weights_hash.startswith(INCEPTION_SHA256))
+
+def metric_names(extractor: str, weights_hash: str | None) -> dict[str, str]:
+    "FID, KID and Inception Score are Inception's, with its published weights; with other features the names say which."
+    if is_official(extractor, weights_hash): return {'fd': 'fid', 'fd_over_floor': 'fid_over_floor', 'is': 'inception_score'}
+    if extractor == INCEPTION: extractor = 'unofficial_inception'
     return {'fd': f'fd_{extractor}', 'kid': f'kid_{extractor}', 'is': f'is_{extractor}'}
 
 # %% ../nbs/09_evaluation.ipynb #c4888441
@@ -377,7 +398,7 @@ def evaluate(
     folder, shards = Path(folder), Path(folder) / 'shards'
     if isinstance(run_or_model, XAR):
         weights = None
-        images, cost = draw_samples(model.to(pick_device(device)), codec, labels, dataset=open_real(real), seed=seed, batch_size=batch_size,
+        images, cost = draw_samples(model.to(device_of(0, device)), codec, labels, dataset=open_real(real), seed=seed, batch_size=batch_size,
                                     precision=config.precision, progress=progress, flow=flow or make_flow(), **sampling)
     else:
         weights, drawn = source.facts(), draw_shards(source, labels, shards, sampling=sampling, seed=seed, shard_size=batch_size, batch_size=batch_size, processes=processes,
@@ -426,7 +447,8 @@ def check_n(
 ) -> int:
     "How many samples to draw. `ValueError` for a number that cannot be balanced or compared."
     held_out = open_real(dataset, 'test')
-    labels, classes = torch.tensor([label for _, label in held_out]), held_out.num_classes
+    labels = held_out.labels if hasattr(held_out, 'labels') else torch.tensor([label for _, label in held_out])      # without reading images where possible
+    classes = held_out.num_classes
     if n is None: return largest_n(labels, classes)
     balanced_labels(n, classes)
     most = largest_n(labels, classes, most=len(labels))
@@ -437,20 +459,21 @@ def _store(folder: Path, images: Tensor, labels: Tensor | None, classes: int, nu
     folder.mkdir(parents=True, exist_ok=True)
     stored = dict(images=as_array(images)) | ({} if labels is None else dict(labels=labels.numpy()))
     write_whole(folder / 'samples.npz', lambda p: np.savez_compressed(p, **stored))
-    save_grid(images[:80] if labels is None else by_class(images, labels, classes), folder / 'grid.png', columns=min(10, classes))
+    save_grid(images[:80] if labels is None else images[first_of_each(labels)], folder / 'grid.png', columns=min(10, classes))
     write_json(folder / 'report.json', numbers)
     return EvalReport(folder, numbers)
 
-def by_class(
-    images: Tensor,      # uint8[n, c, h, w]
+def first_of_each(
     labels: Tensor,      # Long[n]
-    num_classes: int,
     rows: int = 8,
-) -> Tensor:
-    "The first images of each class that is there (at most ten classes), in rows of one of each."
-    columns = [where for k in range(num_classes) if len(where := (labels == k).nonzero()[:rows, 0])][:10]
-    rows = min(len(c) for c in columns)
-    return images[torch.stack([c[:rows] for c in columns], dim=1).flatten()]
+    columns: int = 10,
+) -> Tensor:             # Long
+    "Places of the first images of each class that is there (of many classes: of some, spread over all), in rows of one of each."
+    there = labels.unique()
+    some = there[torch.linspace(0, len(there) - 1, min(columns, len(there))).round().long()]
+    places = [(labels == k).nonzero()[:rows, 0] for k in some]
+    rows = min(len(p) for p in places)
+    return torch.stack([p[:rows] for p in places], dim=1).flatten()
 
 # %% ../nbs/09_evaluation.ipynb #8b8dbd6a
 def film(

@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
-from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 # %% ../nbs/05a_folders.ipynb #ac098063
@@ -124,14 +122,14 @@ def synset_names() -> dict[str, str]:
     return json.loads((files('xar_lab') / 'imagenet_synsets.json').read_text())
 
 # %% ../nbs/05a_folders.ipynb #1f9983ac
-SUFFIXES = (*IMG_EXTENSIONS, '.gif')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')         # torchvision's, and animations
 EXPECTED = "expected <root>/<class>/<name>.jpg"
 SPLITS = {'train', 'val', 'valid', 'validation', 'test'}
 
 def _some(names: list, most: int = 3) -> str:
     return ', '.join(map(repr, names[:most])) + (f' and {len(names) - most:,} more' if len(names) > most else '')
 
-def _is_image(path: str) -> bool: return has_file_allowed_extension(path, SUFFIXES)
+def _is_image(path: str) -> bool: return path.lower().endswith(SUFFIXES)
 
 def _class_folders(root: str) -> list[str]:
     "The names of the class folders, sorted; `ValueError` where the root is none of one folder per class."
@@ -147,6 +145,7 @@ def _class_folders(root: str) -> list[str]:
 # %% ../nbs/05a_folders.ipynb #f59e4f45
 def _list_images(root: str, folders: list[str]) -> tuple[list[str], list[int]]:
     "The paths relative to the root, class after class and sorted within, and how many each class has."
+    from torchvision.datasets.folder import make_dataset             # here, for it takes a second to import
     start = len(os.path.join(root, ''))
     wanted = lambda path: _is_image(path) and os.sep + '.' not in path[start:]
     paths, counts = [], []
@@ -237,6 +236,7 @@ class ImageFolder(Dataset):
         "One image, without padding. `BrokenImage` if it cannot be read."
         try: image = self._open(self.paths[i])
         except BrokenImage as e: raise BrokenImage(f"{e}; verify=True leaves such files out", e.reason) from None
+        from torchvision.transforms.functional import pil_to_tensor
         return pil_to_tensor(adm_crop(image, self.crop) if self.crop else image)
 
     def _open(self, path: str) -> Image.Image: return _open_sized(os.path.join(self.root, path), self.channels, self.crop, self.size)

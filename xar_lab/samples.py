@@ -9,10 +9,8 @@ __all__ = ['balanced_labels', 'draw_samples', 'as_array', 'save_images', 'read_s
 # %% ../nbs/08c_samples.ipynb #3d8d474a
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,7 +157,7 @@ class Source:
     codec: tuple = (('name', 'kl16'),)   # with weights: arguments of `make_codec`, as pairs
 
     def open(self):
-        "Model, codec, flow, and what the images are like: padding, levels, num_classes, class_names, side is the codec's matter."
+        "Model, codec, flow, and what the images are like: padding, levels, num_classes, class_names."
         if (self.run is None) == (self.weights is None): raise ValueError(f"give a run or weights, one of them; got run {self.run!r}, weights {self.weights!r}")
         if self.run is not None:
             model, codec, config = load_run(self.run)
@@ -245,21 +243,25 @@ class DrawnImages(torch.utils.data.Dataset):
         self.size = self.plan['shard_size']
         self.labels, self._maps = torch.cat([self._open(k, 'labels') for k in range(len(self.shards))]), {}
 
-    def _open(self, k: int, name: str = 'images') -> Tensor:
+    def _open(self, k: int, name: str) -> Tensor:
         with safe_open(self.folder / self.shards[k]['file'], 'pt') as f: return f.get_tensor(name)
+
+    def shard(self, k: int) -> Tensor:
+        "The images of one shard, mapped."
+        return self._open(k, 'images')
 
     def __len__(self): return self.plan['n']
 
     def __getitem__(self, i):
         k = i // self.size
-        if k not in self._maps: self._maps[k] = self._open(k)
+        if k not in self._maps: self._maps[k] = self.shard(k)
         return self._maps[k][i % self.size]
 
     def __getstate__(self): return {**self.__dict__, '_maps': {}}
 
     def all(self) -> Tensor:
         "All images, uint8[n, c, h, w]: for as many as fit into memory."
-        return torch.cat([self._open(k) for k in range(len(self.shards))])
+        return torch.cat([self.shard(k) for k in range(len(self.shards))])
 
     @property
     def cost(self) -> dict:
@@ -277,6 +279,6 @@ def write_npz(
             with archive.open('arr_0.npy', 'w', force_zip64=True) as f:
                 c, h, w = drawn[0].shape
                 np.lib.format.write_array_header_2_0(f, dict(descr='|u1', fortran_order=False, shape=(len(drawn), h, w, c)))
-                for k in range(len(drawn.shards)): f.write(as_array(drawn._open(k)).tobytes())
+                for k in range(len(drawn.shards)): f.write(as_array(drawn.shard(k)).tobytes())
             with archive.open('arr_1.npy', 'w') as f: np.lib.format.write_array(f, drawn.labels.numpy())
     write_whole(path, write)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -114,6 +115,7 @@ def run_pieces(
                 if process.is_alive(): process.terminate()
 
 def _worker(rank, work, pieces, taken, done, processes, args):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)      # what torch sends when the parent dies; under nohup it would be ignored, and the worker go on alone
     if not torch.cuda.is_available(): torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     def report(n):
         with done.get_lock(): done.value += n

@@ -8,8 +8,7 @@ __all__ = ['HAS_COMPILER', 'DATASET_OF', 'DATASET_DEFAULTS', 'GENERIC_DEFAULTS',
            'learning_rate', 'Parts', 'build', 'outline', 'open_dataset', 'read_start', 'flow_of', 'check_batch',
            'Draws', 'draw', 'batch_loss', 'plan', 'pick_micro_batch', 'describe_plan', 'matrix_rate', 'estimate',
            'describe_time', 'memory_of', 'peak_memory', 'make_optimizer', 'make_ema', 'save_checkpoint', 'checkpoints',
-           'load_checkpoint', 'pick_device', 'pick_precision', 'train', 'check_loss', 'Log', 'save_grid', 'sample_grid',
-           'load_run']
+           'load_checkpoint', 'pick_precision', 'train', 'check_loss', 'Log', 'save_grid', 'sample_grid', 'load_run']
 
 # %% ../nbs/08_training.ipynb #4951ceb9
 import contextlib
@@ -43,7 +42,7 @@ from .flow import LinearFlow, make_flow
 from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
 from .sampling import SAMPLERS, generate, guidance_weights
-from .shards import write_json
+from .shards import device_of, write_json
 
 # %% ../nbs/08_training.ipynb #43c2f3cf
 @dataclass
@@ -540,11 +539,6 @@ def load_checkpoint(path: Path, model: XAR, ema: AveragedModel, optimizer) -> in
     return step
 
 # %% ../nbs/08_training.ipynb #82988534
-def pick_device(device: str) -> torch.device:
-    "'auto': a GPU if there is one."
-    if device == 'cuda' and not torch.cuda.is_available(): raise ValueError("device 'cuda' is not available here; use 'auto' or 'cpu'")
-    return torch.device('cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu')
-
 def pick_precision(precision: str, device: torch.device) -> str:
     "'auto' resolved to 'bf16' or 'float32'."
     if precision != 'auto': return precision
@@ -559,7 +553,8 @@ def train(
     "Train a model. The result is fixed by the config; the folder holds everything needed to resume, evaluate or explain it."
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    device, precision = pick_device(config.device), pick_precision(config.precision, pick_device(config.device))
+    device = device_of(int(os.environ.get('LOCAL_RANK', 0)), config.device)
+    precision = pick_precision(config.precision, device)
     try: parts = build(config)                                          # every mistake in names, data and sizes shows here
     except MissingData as missing:
         config = resolve(config)
