@@ -32,6 +32,9 @@ def random_inception(path):
         torch.manual_seed(0)
         network = Inception('inception-v3-compat', ['2048'], feature_extractor_weights_path='none')
     finally: Inception.load_state_dict, torch.load = original, torch_load
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms: norm.momentum = None                                    # one batch decides its statistics; without them all images would look alike to it
+    with torch.no_grad(): network.train()(torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8))
     torch.save(network.state_dict(), path)
 
 
