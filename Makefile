@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: train test test-slow lab export readme clean
+.PHONY: train test test-slow lab docs export readme clean
 .DEFAULT_GOAL := train
 
 $(READY): pyproject.toml
@@ -29,7 +29,10 @@ test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
 
 lab: $(READY)
-	@$(BIN)/jupyter lab nbs/index.ipynb
+	@$(BIN)/jupyter lab nbs/explore.ipynb
+
+docs: $(READY)  ## all notebooks and papers as a static site in _docs/
+	@$(BIN)/python -m xar_lab.docs
 
 export: $(READY)  ## after editing notebooks: modules, clean notebooks, README
 	@$(BIN)/nbdev_export && touch $(READY)  # nbdev_export rewrites pyproject.toml as it was

@@ -74,7 +74,9 @@ class LiveEngine:
 def on_load(argv: list[str]):
     "Complete papermill's command line in place, if it is papermill's and needs it."
     program = Path((sys.orig_argv + ['-m', ''])[sys.orig_argv.index('-m') + 1] if argv[:1] == ['-m'] else argv[0] if argv else '')     # -m: python -m papermill
-    if 'papermill' not in (program.stem, program.parent.name) or os.environ.get('XAR_LAB_OUTPUT') == 'off': return
+    if 'papermill' not in (program.stem, program.parent.name): return
+    os.environ.pop('JPY_SESSION_NAME', None)                            # called from a notebook: what runs here is not shown there
+    if os.environ.get('XAR_LAB_OUTPUT') == 'off': return
     words = complete(argv[1:], time.time())
     if words is None: return
     added = next(w for w in words if w not in argv)

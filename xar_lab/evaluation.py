@@ -7,7 +7,7 @@ __all__ = ['KID_SUBSETS', 'KID_SEED', 'INCEPTION', 'INCEPTION_SHA256', 'canonica
            'statistics_of', 'compare', 'distances', 'kid_subset_size', 'two_sample_test', 'nearest', 'draw_like',
            'spread', 'name_of', 'open_real', 'measure', 'Real', 'reference_images', 'check_extractor',
            'check_comparison', 'is_official', 'metric_names', 'EvalReport', 'evaluate_samples', 'evaluate',
-           'real_source', 'why_not_comparable', 'sampling_of', 'check_n', 'first_of_each', 'film', 'save_gif']
+           'real_source', 'why_not_comparable', 'sampling_of', 'check_n', 'first_of_each']
 
 # %% ../nbs/09_evaluation.ipynb #3d8d474a
 import hashlib
@@ -474,42 +474,3 @@ def first_of_each(
     places = [(labels == k).nonzero()[:rows, 0] for k in some]
     rows = min(len(p) for p in places)
     return torch.stack([p[:rows] for p in places], dim=1).flatten()
-
-# %% ../nbs/09_evaluation.ipynb #8b8dbd6a
-def film(
-    model: XAR,
-    codec,
-    out: Generation,           # with its trajectory
-    dataset=None,              # whose size and levels of grey the pictures get
-    image: int = 0,            # which of the batch
-    most: int = 100,           # frames
-) -> list[Tensor]:             # uint8[c, h, 2w + gap]: state and clean estimate side by side
-    "The states of one image's trajectory as pictures; a white bar between state and estimate, grey where nothing is yet."
-    if out.trajectory is None: raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
-    layout, channels = model.layout, model.config.in_channels
-    per_entity = max(2, most // layout.n_entities)                                 # at most; there are as many as states
-    tokens, frames = torch.zeros(1, layout.n_tokens, channels), []
-    decode = lambda n: to_uint8(codec.decode(layout.preview(tokens, n)), dataset)[0].cpu()
-    for n, (where, entity) in enumerate(zip(layout.slices, out.trajectory)):
-        for i in torch.linspace(0, len(entity.clean), min(per_entity, len(entity.states))).round().long().tolist():
-            pictures = []
-            for kind in (entity.states[i], entity.clean[i] if i < len(entity.clean) else entity.states[i]):
-                tokens[:, where] = kind[image]
-                pictures.append(decode(n))
-            gap = torch.full((*pictures[0].shape[:2], max(1, pictures[0].shape[2] // 8)), 255, dtype=torch.uint8)
-            frames.append(torch.cat([pictures[0], gap, pictures[1]], -1))
-    return frames
-
-def save_gif(
-    frames: list[Tensor],     # uint8[c, h, w]
-    path: str | Path,
-    seconds: float = 5.,      # of one round; the last frame stays for one more
-    side: int = 160,          # height in pixels; small pictures are enlarged without smoothing
-):
-    "Pictures as an animated GIF."
-    from PIL import Image
-    scale = max(1, side // frames[0].shape[1])
-    pictures = [Image.fromarray(f.permute(1, 2, 0).squeeze(-1).numpy()).convert('P' if f.shape[0] == 3 else 'L') for f in frames]
-    pictures = [p.resize((p.width * scale, p.height * scale), Image.Resampling.NEAREST) for p in pictures]
-    durations = [1000 * seconds / len(pictures)] * (len(pictures) - 1) + [1000]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[max(20, round(d)) for d in durations], loop=0)

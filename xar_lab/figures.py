@@ -117,7 +117,7 @@ def sees_entities(
 
 # %% ../nbs/09d_figures.ipynb #c13dec54
 BLUE, VERMILION, GREY = '#0072b2', '#d55e00', '#808080'
-STYLE = dict(paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font=dict(color=GREY, size=12), margin=dict(l=10, r=10, t=34, b=10),
+STYLE = dict(autosize=True, paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)', font=dict(color=GREY, size=12), margin=dict(l=10, r=10, t=34, b=10),
              showlegend=False, dragmode=False, modebar=dict(remove=['zoom', 'pan', 'select', 'lasso', 'zoomIn', 'zoomOut', 'autoScale', 'resetScale']))
 
 def palette(
@@ -208,8 +208,8 @@ def entity_figure(
     for i, panel in enumerate(panels):
         _draw_board(fig, 1, i + 1, panel.pictures, [tint(p, panel.seen(), panel.entity) for p in panel.pictures])
         _draw_numbers(fig, 1, i + 1, panel.pictures)
-        _draw_mask(fig, *((1, 2) if one else (2, i + 1)), panel)
-    return fig.update_layout(**STYLE, height=height if one else round(1.35 * height))
+        _draw_mask(fig, *((1, 2) if one else (2, i + 1)), panel, names=16 if one else 8)
+    return fig.update_layout(**STYLE, height=height if one else round(1.35 * height)).update_annotations(font_size=14)
 
 # %% ../nbs/09d_figures.ipynb #675eec35
 def _draw_board(fig, row: int, col: int, pictures: list[Picture], images: list[Tensor]):
@@ -234,7 +234,7 @@ def _draw_numbers(fig, row: int, col: int, pictures: list[Picture], texts: list[
     x, y, text, sizes = zip(*marks)
     fig.add_trace(go.Scatter(x=x, y=y, text=text, mode='text', textfont=dict(size=sizes, color='white', shadow='0 0 3px black, 0 0 2px black'), hoverinfo='skip', showlegend=False), row, col)
 
-def _draw_mask(fig, row: int, col: int, panel: Panel):
+def _draw_mask(fig, row: int, col: int, panel: Panel, names: int):
     "The view's mask, groups as wide as they have tokens; the row of the predicted entity in vermilion."
     view, sizes = panel.view, panel.view.sizes(panel.layout)
     edges = np.cumsum([0, *sizes])
@@ -243,9 +243,10 @@ def _draw_mask(fig, row: int, col: int, panel: Panel):
     gap = 1 if len(sizes) <= 32 else 0
     fig.add_trace(go.Heatmap(z=z.numpy(), x=edges, y=edges, zmin=0, zmax=2, colorscale=[[0, 'rgba(128,128,128,.18)'], [.5, BLUE], [1, VERMILION]], showscale=False,
                              xgap=gap, ygap=gap, hoverinfo='none'), row, col)
-    names = group_names(view)
-    shown = [g for g in range(len(sizes)) if sizes[g] >= edges[-1] / 24]                        # of narrow groups the names would run into each other
-    ticks = dict(tickvals=[(edges[g] + edges[g + 1]) / 2 for g in shown], ticktext=[names[g] for g in shown], showgrid=False, zeroline=False, ticks='')
+    shown, free = [], 0
+    for g, name in enumerate(group_names(view)):                                                # where there is room for a name
+        if edges[g] >= free and sizes[g] >= edges[-1] / names / 2: shown, free = [*shown, (g, name)], edges[g] + edges[-1] / names * .99
+    ticks = dict(tickvals=[(edges[g] + edges[g + 1]) / 2 for g, _ in shown], ticktext=[name for _, name in shown], showgrid=False, zeroline=False, ticks='')
     fig.update_xaxes(**ticks, range=[0, edges[-1]], constrain='domain', side='bottom', tickangle=0, row=row, col=col)
     fig.update_yaxes(**ticks, range=[edges[-1], 0], constrain='domain', scaleanchor=fig.get_subplot(row, col).xaxis.plotly_name.replace('axis', ''), row=row, col=col)
 
@@ -329,13 +330,13 @@ def _beside(shown, layout, codec) -> go.Figure:
     "Several contexts: heat maps above, pictures of the copies that carry loss below."
     fig = make_subplots(2, len(shown), row_heights=[.45, .55], subplot_titles=list(shown), horizontal_spacing=.03, vertical_spacing=.06)
     for i, (view, t, pictures) in enumerate(shown.values(), 1):
-        _draw_heat(fig, 1, i, view, t[:40], bar=i == len(shown))
-        _draw_noisy(fig, 2, i, layout, view, t[0], list(pictures.values())[-1], codec, last=True)
+        _draw_heat(fig, 1, i, view, t[:40], bar=i == len(shown), ticks=4 if not view.loss.all() else 8)
+        _draw_noisy(fig, 2, i, layout, view, t[0], list(pictures.values())[-1], codec, last=True, most=9)
     return fig.update_layout(**STYLE, height=430)
 
-def _draw_heat(fig, row, col, view, t, bar):
+def _draw_heat(fig, row, col, view, t, bar, ticks=10):
     names = group_names(view)
-    every = math.ceil(len(names) / 16)
+    every = math.ceil(len(names) / ticks)
     fig.add_trace(go.Heatmap(z=t.numpy().astype(np.float32).round(3), zmin=0, zmax=1, colorscale='Cividis', showscale=bar, hovertemplate='draw %{y}, group %{x}: t = %{z:.2f}<extra></extra>',
                              colorbar=dict(title='t', thickness=10, len=.9, x=1.0, xanchor='left') if bar else None, ygap=0), row, col)
     fig.update_xaxes(tickvals=list(range(len(names)))[::every], ticktext=names[::every], tickangle=0, showgrid=False, zeroline=False, row=row, col=col)
@@ -353,9 +354,9 @@ def _draw_histogram(fig, row, col, view, t, bins: int = 25):
     fig.update_yaxes(showgrid=True, gridcolor='rgba(128,128,128,.25)', zeroline=False, rangemode='tozero', row=row, col=col)
     fig.update_layout(legend=dict(orientation='h', x=.34, y=-.12, font_size=11, bgcolor='rgba(0,0,0,0)'))
 
-def _draw_noisy(fig, row, col, layout, view, t, tokens, codec, last):
+def _draw_noisy(fig, row, col, layout, view, t, tokens, codec, last, most=32):
     "A noisy image, with the time of every entity where there are not too many."
     pictures = board(layout, tokens, codec)
     _draw_board(fig, row, col, pictures, [tint(p, torch.ones(layout.n_entities, dtype=torch.bool), strength=0.) for p in pictures])
     groups = {n: g for g, n in enumerate(view.entity.tolist()) if bool(view.loss[g]) == last or n not in view.entity[view.loss == last]}
-    if layout.n_entities <= 32: _draw_numbers(fig, row, col, pictures, [f'{float(t[groups[n]]):.2f}' if n in groups else '' for n in range(layout.n_entities)], once=True)
+    if layout.n_entities <= most: _draw_numbers(fig, row, col, pictures, [f'{float(t[groups[n]]):.2f}' if n in groups else '' for n in range(layout.n_entities)], once=True)

@@ -26,6 +26,7 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -549,7 +550,8 @@ def pick_precision(precision: str, device: torch.device) -> str:
 # %% ../nbs/08_training.ipynb #0caa21dc
 def train(
     config: TrainConfig,
-) -> Path:               # the run folder
+    follow: Callable[[dict], bool] | None = None,   # told of every step on the main process: 'step'; where logged, 'loss', 'images_per_s', …; where drawn, 'samples' (a path). True: stop, with a checkpoint
+) -> Path:                                          # the run folder
     "Train a model. The result is fixed by the config; the folder holds everything needed to resume, evaluate or explain it."
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -586,7 +588,7 @@ def train(
     order = BatchOrder(len(parts.dataset), config.batch_size, config.seed, start, config.steps, mine)
     loader = DataLoader(parts.dataset, batch_sampler=order, num_workers=config.workers, pin_memory=device.type == 'cuda')
     rounds = [slice(i, min(size, i + cost['micro_batch'])) for i in range(0, size, cost['micro_batch'])]
-    log = Log(folder, start, config, cost, accelerator)
+    log = Log(folder, start, config, cost, accelerator, follow)
 
     parts.model.train()
     with log, _seeded(config.seed, 'dropout'):
@@ -605,13 +607,20 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
             ema.update_parameters(parts.model)
-            log.step(step, total, norm.detach(), learning_rate(config, step))
+            news = log.step(step, total, norm.detach(), learning_rate(config, step))
             done = step + 1
-            if done % config.save_every == 0 or done == config.steps:
+            due = done % config.save_every == 0 or done == config.steps
+            def save():
                 check_loss(float(total), done)                                   # never let a broken state push out a good one
                 if main: save_checkpoint(folder, done, parts.model, ema, optimizer.optimizer, config.keep)
+            if due: save()
             if main and (done % config.sample_every == 0 or done == config.steps):
-                with accelerator.autocast(): sample_grid(parts, ema.module, folder / 'samples' / f'step_{done:08d}.png')
+                news['samples'] = folder / 'samples' / f'step_{done:08d}.png'
+                with accelerator.autocast(): sample_grid(parts, ema.module, news['samples'])
+            if log.stop(news):
+                if not due: save()
+                log.say(f'stopped at step {done} of {config.steps}, with a checkpoint: train again to go on')
+                break
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
@@ -647,8 +656,9 @@ def check_loss(loss: float, step: int):
 class Log:
     "Numbers on the way: a progress bar, metrics.jsonl, TensorBoard events. Reads the device only every `log_every` steps."
 
-    def __init__(self, folder: Path, start: int, config: TrainConfig, cost: dict, accelerator):
+    def __init__(self, folder: Path, start: int, config: TrainConfig, cost: dict, accelerator, follow: Callable | None = None):
         self.folder, self.start, self.config, self.cost, self.accelerator, self.main = folder, start, config, cost, accelerator, accelerator.is_main_process
+        self.follow, self.asked = follow, False
 
     def __enter__(self):
         from torch.utils.tensorboard import SummaryWriter
@@ -661,21 +671,34 @@ class Log:
         self.bar = tqdm(total=self.config.steps, initial=self.start, desc=f'train {self.config.name}', unit='step', mininterval=2, file=sys.stdout or io.StringIO())
         return self
 
-    def step(self, step: int, loss: Tensor, norm: Tensor, lr: float):
+    def step(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> dict:       # what there is to tell
         self.losses.append(loss)
         if self.main: self.bar.update()
-        if (step + 1) % self.config.log_every and step + 1 != self.config.steps: return
+        if not self._logged(step + 1): return dict(step=step + 1)
         mean, seconds = float(self.accelerator.reduce(torch.stack(self.losses).mean(), 'mean')), time.perf_counter() - self.since
         check_loss(mean, step + 1)
         row = dict(step=step + 1, loss=mean, lr=lr, gradient_norm=float(norm), images_per_s=len(self.losses) * self.config.batch_size / seconds)
         count, self.losses, self.since = len(self.losses), [], time.perf_counter()
-        if not self.main: return
+        if not self.main: return row
         self.file.write(json.dumps(row) + '\n')
         for key, value in row.items():
             if key != 'step': self.board.add_scalar(key, value, step + 1)
         self.bar.set_postfix_str(f"loss {mean:.3f}, {row['images_per_s']:.0f} images/s", refresh=False)
         self.rates.append(seconds / count)
         if len(self.rates) == 2: self.compare()                          # the first lines hold what happens only once
+        return row
+
+    def _logged(self, step: int) -> bool: return step % self.config.log_every == 0 or step == self.config.steps
+
+    def stop(self, news: dict) -> bool:
+        "Tell who follows; whether to stop. Several processes agree on it where they meet anyway, when a line is logged."
+        if self.follow and self.main: self.asked = bool(self.follow(news)) or self.asked
+        if self.accelerator.num_processes == 1: return self.asked
+        if not self._logged(news['step']): return False
+        return bool(self.accelerator.reduce(torch.tensor(float(self.asked), device=self.accelerator.device), 'sum') > 0)
+
+    def say(self, text: str):
+        if self.main: self.bar.write(text, file=sys.stdout)
 
     def compare(self):
         "What the run takes beside what was estimated."

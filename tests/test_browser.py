@@ -1,0 +1,167 @@
+"JupyterLab in a real browser, as a person uses it: the workbench, and a training that is watched and stopped."
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from conftest import ROOT
+
+PATIENCE = 100_000              # milliseconds: a small model is trained meanwhile
+
+
+@pytest.fixture(scope='session')
+def chromium(request):
+    "A browser; skipped without one, an error where nothing may be skipped."
+    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    if not path:
+        why = 'no chromium: apt-get install chromium'
+        pytest.fail(why) if os.environ.get('XAR_LAB_NO_SKIP') else pytest.skip(why)
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab on a copy of the notebooks, in which nothing was trained yet. Its address and folder."
+    folder = tmp_path_factory.mktemp('lab')
+    shutil.copytree(ROOT / 'nbs', folder / 'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    shutil.copy(ROOT / 'settings.ini', folder)
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', '--LabApp.news_url=None'],
+                              cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    address = f'http://127.0.0.1:{port}'
+    for _ in range(200):
+        try: urllib.request.urlopen(f'{address}/api'); break
+        except OSError: time.sleep(.2)
+    yield address, folder
+    os.killpg(server.pid, signal.SIGTERM)
+    server.wait()
+
+
+def watched(chromium, own):
+    "A page of a laptop's size, the errors on its console, and its requests to other hosts."
+    page = chromium.new_page(viewport=dict(width=1366, height=768))
+    errors, foreign = [], []
+    page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: errors.append(str(e)))
+    page.on('request', lambda r: None if r.url.startswith((own, own.replace('http', 'ws'), 'data:', 'blob:')) else foreign.append(r.url))
+    return page, errors, foreign
+
+
+def run_all(page, address, notebook):
+    page.goto(f'{address}/lab/tree/nbs/{notebook}?reset')
+    page.wait_for_selector('.jp-Notebook .jp-Cell')
+    page.wait_for_timeout(1500)
+    select = page.locator('.jp-Dialog button.jp-mod-accept')
+    if select.count(): select.first.click()                                    # which kernel
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.locator('#jp-mainmenu-run').get_by_text('Run All Cells', exact=True).click()
+
+
+def pictures(explorer):
+    "What a figure shows: its images, and heat maps, which are images to a browser."
+    return explorer.locator('.js-plotly-plot').evaluate_all("plots => plots.flatMap(p => [...p.querySelectorAll('image')].map(i => i.getAttribute('href') || i.getAttribute('xlink:href') || i.href.baseVal))")
+
+
+def changes(page, explorer, act):
+    "Do something, and wait until the pictures are others."
+    explorer.scroll_into_view_if_needed()
+    before = pictures(explorer)
+    assert before, 'no picture'
+    act()
+    for _ in range(100):
+        page.wait_for_timeout(200)
+        if (now := pictures(explorer)) and now != before: return before, now
+    raise AssertionError('the picture did not change')
+
+
+def arrow(explorer, which, key, times=1):
+    def act():
+        handle = explorer.locator('.noUi-handle').nth(which)
+        handle.focus()
+        for _ in range(times): handle.press(key)
+    return act
+
+
+def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
+    address, folder = lab
+    page, errors, foreign = watched(chromium, address)
+    started = time.perf_counter()
+    run_all(page, address, 'explore.ipynb')
+    page.wait_for_selector('.xar-lab .js-plotly-plot image', state='attached', timeout=PATIENCE)
+    first = time.perf_counter() - started
+    page.wait_for_function("document.querySelectorAll('.xar-lab').length == 4", timeout=PATIENCE)
+    page.wait_for_function("document.querySelectorAll('.jp-mod-executing, .jp-InputPrompt').length && ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))", timeout=PATIENCE)
+    with capsys.disabled(): print(f'\n  explore.ipynb, nothing trained before: first explorer after {first:.0f} s, all cells after {time.perf_counter() - started:.0f} s')
+    assert (folder / 'runs' / 'digits-small').is_dir()
+    assert not page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').count()
+    entities, contexts, player, rings = (page.locator('.xar-lab').nth(i) for i in range(4))
+
+    changes(page, entities, arrow(entities, 0, 'ArrowRight'))                                              # the keyboard predicts entity 0
+    assert entities.locator('.widget-readout').first.inner_text() == '1'
+    def click():
+        box = entities.locator('.js-plotly-plot .subplot.xy').first.bounding_box()
+        page.mouse.click(box['x'] + .9 * box['width'], box['y'] + .1 * box['height'])
+    changes(page, entities, click)                                                                         # the mouse entity 3, in the upper right corner
+    assert entities.locator('.widget-readout').first.inner_text() == '4'
+    before, now = changes(page, entities, lambda: entities.get_by_role('button', name='Beside').click())
+    assert len(now) > len(before)
+
+    changes(page, contexts, arrow(contexts, 0, 'ArrowRight', 8))                                           # the mean of the times
+    changes(page, contexts, lambda: contexts.get_by_role('button', name='Draw again').click())
+    changes(page, contexts, lambda: contexts.locator('select').first.select_option('all contexts'))
+
+    changes(page, player, arrow(player, -1, 'ArrowLeft', 30))                                              # back in time
+    player.locator('select').first.select_option('7')
+    changes(page, player, lambda: player.get_by_role('button', name='Generate').click())
+    player.get_by_role('button', name='GIF').click()
+    player.get_by_text('written: ').wait_for()
+    assert len(list((folder / 'runs' / 'digits-small' / 'generated').glob('class7-seed1-*.gif'))) == 2
+    changes(page, rings, arrow(rings, 0, 'ArrowRight', 2))                                                 # the reader's own layout
+
+    entities.locator('input[type=text]').first.fill('5')
+    entities.locator('input[type=text]').first.press('Enter')
+    entities.get_by_text('5 does not divide the 16 rows of the grid; possible: 1, 2, 4, 8, 16').wait_for()
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
+def test_a_training_is_watched_and_stopped(chromium, lab):
+    address, folder = lab
+    notebook = json.loads((folder / 'nbs' / 'train.ipynb').read_text())
+    [cell] = [c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', [])]
+    changed = dict(steps=6000, sample_every=40, sample_steps=4, log_every=5, eval_samples=20, name="'watched'")
+    cell['source'] = ''.join(cell['source']) + ''.join(f'\n{k} = {v}' for k, v in changed.items())
+    (folder / 'nbs' / 'watched.ipynb').write_text(json.dumps(notebook))
+    page, errors, foreign = watched(chromium, address)
+    run_all(page, address, 'watched.ipynb')
+    view = page.locator('.xar-lab').first
+    view.locator('.js-plotly-plot .scatterlayer path.js-line').first.wait_for(state='attached', timeout=PATIENCE)
+    view.locator('img').wait_for(timeout=PATIENCE)                                                         # the latest samples
+    path = lambda: view.locator('.js-plotly-plot .scatterlayer path.js-line').first.get_attribute('d')
+    before = path()
+    for _ in range(100):
+        page.wait_for_timeout(200)
+        if path() != before: break
+    assert path() != before and 'of 6000' in view.locator('.xar-said').inner_text()
+    view.get_by_role('button', name='Stop').click()                                                        # while the cell runs
+    view.get_by_text('with a checkpoint; run the cell again to go on').wait_for(timeout=60_000)
+    for _ in range(100):
+        page.wait_for_timeout(200)
+        done = list((folder / 'runs' / 'watched' / 'checkpoints').glob('step_*'))
+        if done: break
+    assert done and int(done[-1].name[5:]) < 6000
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
