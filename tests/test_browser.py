@@ -66,6 +66,7 @@ def run_all(page, address, notebook):
     page.wait_for_timeout(1500)
     select = page.locator('.jp-Dialog button.jp-mod-accept')
     if select.count(): select.first.click()                                    # which kernel
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.locator('#jp-mainmenu-run').get_by_text('Run All Cells', exact=True).click()
 
@@ -163,5 +164,84 @@ def test_a_training_is_watched_and_stopped(chromium, lab):
         done = list((folder / 'runs' / 'watched' / 'checkpoints').glob('step_*'))
         if done: break
     assert done and int(done[-1].name[5:]) < 6000
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    "The documentation, built and served. Its address and folder."
+    import functools
+    import http.server
+    import threading
+    folder = tmp_path_factory.mktemp('docs') / 'site'
+    built = subprocess.run([sys.executable, '-m', 'xar_lab.docs', 'build', '--out', folder], cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    handler = functools.partial(Quiet, directory=folder)
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}', folder
+    server.shutdown()
+
+
+def test_the_documentation_is_whole_and_alive(chromium, site):
+    address, folder = site
+    page, errors, foreign = watched(chromium, address)
+    pages = sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*.html'))
+    assert {'index.html', 'entities.html', 'explore.html', 'papers/xar/index.html'} <= set(pages)         # that every link leads somewhere, the build has checked
+    for name in pages:
+        reply = page.goto(f'{address}/{name}')
+        assert reply.status == 200 and page.locator('h1').count(), name
+        assert not page.get_by_text('Error displaying widget').count(), name
+
+    page.goto(f'{address}/index.html')                                                                     # by links: front page, notebook, paper
+    page.locator('main a[href="entities.html"]').first.click()
+    page.get_by_role('heading', name='entities', exact=True).wait_for()
+    assert page.locator('.katex').count() > 0                                                              # formulas
+    assert page.get_by_text('factory(grid=(H, W), size=None, **options) -> EntityLayout').count()          # signatures with their comments
+    page.goto(f'{address}/papers.html')
+    page.locator('main a[href="papers/var/index.html"]').first.click()
+    page.get_by_role('heading', name='VAR').first.wait_for()
+
+    page.goto(f'{address}/explore.html')                                                                   # a figure of plotly: its slider moves it
+    figure = page.locator('.plotly-figure').filter(has=page.locator('.slider-container')).last
+    figure.scroll_into_view_if_needed()
+    figure.locator('image').first.wait_for(state='attached')
+    shown = lambda: figure.locator('image').evaluate_all("images => images.map(i => i.getAttribute('href') || i.href.baseVal)")
+    before, box = shown(), figure.locator('.slider-rail-touch-rect').bounding_box()
+    page.mouse.click(box['x'] + .3 * box['width'], box['y'] + .5 * box['height'])
+    page.wait_for_timeout(1500)
+    assert shown() != before
+
+    page.goto(f'{address}/widgets.html')                                                                   # a widget: pictures that no kernel moves
+    film = page.locator('.widget-figure').first
+    film.locator('.widget-slider').wait_for()
+    film.scroll_into_view_if_needed()
+    caption = lambda: [t for t in film.locator('.widget-label').all_inner_texts() if t.startswith('entity')]
+    before = caption()
+    film.locator('.noUi-handle').focus()
+    for _ in range(9): page.keyboard.press('ArrowRight')
+    page.wait_for_timeout(500)
+    assert caption() and caption() != before
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
+def test_the_documentation_can_be_searched_and_read_in_the_dark(chromium, site):
+    address, _ = site
+    page, errors, foreign = watched(chromium, address)
+    page.goto(f'{address}/index.html')
+    box = page.locator('input[type=search], #quarto-search input, .search input').first
+    if not box.is_visible(): page.locator('#quarto-search, .search, button[aria-label*=earch]').first.click()
+    box.fill('noisy context learning')
+    page.get_by_role('link', name='context', exact=False).first.wait_for()
+    light = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    page.emulate_media(color_scheme='dark')
+    page.reload()
+    dark = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    grey = lambda colour: sum(map(int, colour[colour.index('(') + 1:-1].split(',')[:3]))
+    assert grey(dark) < 200 < 600 < grey(light)
     assert not errors and not foreign, (errors, foreign)
     page.close()

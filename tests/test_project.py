@@ -29,7 +29,7 @@ def parameters_of(path):
 def exported(tmp_path_factory):
     "The project as `make export` leaves it, made in a copy."
     copy = tmp_path_factory.mktemp('copy') / 'project'
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', '_proc', '__pycache__', '*.egg-info'))
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', '_proc', 'build', '__pycache__', '*.egg-info'))
     for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN / command], cwd=copy, check=True, capture_output=True)
     subprocess.run(['make', 'readme', f'BIN={BIN}', 'READY='], cwd=copy, check=True, capture_output=True)
     return copy
