@@ -23,12 +23,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import load_dataset, stream_seed, to_uint8
+from .data import load_dataset, stream_seed
 from .features import accuracy, extractor_files, extractor_for, load_classifier, real_images, register_extractors
 from .flow import LinearFlow, make_flow
 from .model import XAR
 from .samples import Source, as_array, balanced_labels, draw_samples, draw_shards, read_samples
-from .sampling import Generation
 from .shards import device_of, sha256, write_json, write_whole
 from .training import TrainConfig, memory_of, open_dataset, resolve, save_grid
 
