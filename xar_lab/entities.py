@@ -36,6 +36,13 @@ class Registry(dict):
         if isinstance(name, str) and name in self: return self[name]
         raise ValueError(f"unknown {self.noun} {name!r}; known: {', '.join(sorted(self))}")
 
+    def ready(self, **given) -> list[str]:
+        "The names whose factory needs nothing but what is given."
+        def fits(factory):
+            try: return bool(inspect.signature(factory).bind(**given))
+            except TypeError: return False
+        return [name for name, factory in self.items() if fits(factory)]
+
     def make(self, name: str, /, **options):
         "Call the factory; an option that it does not take is a `ValueError` naming those it takes."
         factory = self.find(name)

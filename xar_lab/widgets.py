@@ -135,10 +135,10 @@ class _Choice:
 
     def __init__(self, owner, spec: dict, context: str):
         self.owner, self.known = owner, {}
-        self.kind = _menu('layout', LAYOUTS, spec['kind'])
+        self.kind = _menu('layout', LAYOUTS.ready(grid=owner.grid, size=None), spec['kind'])
         self.size = w.Text('' if spec.get('size') is None else json.dumps(spec['size']), placeholder='default', description='size', layout=w.Layout(width='130px'), style=dict(description_width='auto'), continuous_update=False)
         self.order = _menu('order', ORDERS, spec.get('order', 'raster'), '140px')
-        self.context = _menu('view of', CONTEXTS, context, '180px')
+        self.context = _menu('view of', CONTEXTS.ready(), context, '180px')
         self.options = {k: v for k, v in spec.items() if k not in ('kind', 'grid', 'size', 'order')}
         self.play, self.slider = player(self.layout().n_entities + 1, 'predicts', 500)
         self.moves = w.HBox([self.play, self.slider])
@@ -231,9 +231,9 @@ class ContextExplorer(Explorer):
         self.spec = dict(kind=layout) if isinstance(layout, str) else dict(layout)
         LAYOUTS.find(self.spec.get('kind')); TIMES.find(times)
         if context is not None: CONTEXTS.find(context)
-        self.context = _menu('context', ['all contexts', *CONTEXTS], context or 'all contexts', '220px')
-        self.layout_menu = _menu('layout', LAYOUTS, self.spec['kind'])
-        self.times = _menu('times', TIMES, times, '200px')
+        self.context = _menu('context', ['all contexts', *CONTEXTS.ready()], context or 'all contexts', '220px')
+        self.layout_menu = _menu('layout', LAYOUTS.ready(grid=(1, 1), size=None), self.spec['kind'])
+        self.times = _menu('times', TIMES.ready(), times, '200px')
         self.again = _button('Draw again', 'refresh', 'Other random numbers', self.redraw)
         self.numbers, self.sliders = w.HBox(), {}
         self._sliders()
@@ -259,7 +259,7 @@ class ContextExplorer(Explorer):
         flow = make_flow(times=self.times.value, **values(self.of_times))
         spec = self.spec if self.layout_menu.value == self.spec['kind'] else dict(kind=self.layout_menu.value)
         layout = make_layout(**spec | dict(grid=tuple(self.latents.shape[2:])))
-        names = list(CONTEXTS) if self.context.value == 'all contexts' else [self.context.value]
+        names = CONTEXTS.ready() if self.context.value == 'all contexts' else [self.context.value]
         contexts = {name: make_context(name, **(values(self.of_context) if len(names) == 1 else {})) for name in names}
         return context_figure(contexts, layout, flow, layout.split(self.latents)[0], self.codec, self.seed)
 
