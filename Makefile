@@ -22,7 +22,7 @@ train: $(READY)  ## train on handwritten digits, draw and judge samples; about 3
 
 test: $(READY)  ## notebooks, then command lines and everything else that cannot live in a notebook
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	@$(BIN)/nbdev_test --n_workers 1 --flags slow --timing

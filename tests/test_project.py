@@ -72,7 +72,7 @@ def test_modules_import_only_lower_numbers():
 def test_train_notebook_has_the_parameters_of_the_config():
     from xar_lab.training import TrainConfig
     values = parameters_of(ROOT / 'nbs' / 'train.ipynb')
-    assert values.pop('eval_samples') is None
+    assert values.pop('eval_samples') is None and values.pop('live') is None
     assert values == dataclasses.asdict(TrainConfig())
 
 
