@@ -8,7 +8,7 @@ import time
 import torch
 
 from xar_lab.checkpoints import read_tensors
-from xar_lab.training import checkpoints
+from xar_lab.runs import checkpoints
 
 CONFIG = dict(name='run', steps=60, batch_size=16, log_every=1, save_every=7, sample_every=60, sample_steps=2, dropout=.1, precision='float32')
 

@@ -72,7 +72,7 @@ def test_modules_import_only_lower_numbers():
 def test_train_notebook_has_the_parameters_of_the_config():
     from xar_lab.training import TrainConfig
     values = parameters_of(ROOT / 'nbs' / 'train.ipynb')
-    assert values.pop('eval_samples') is None and values.pop('live') is None
+    for name, usual in dict(eval_samples=None, live=None, num_processes=None, num_machines=1, machine_rank=0, main_process_ip='127.0.0.1', main_process_port=None, mixed_precision=None).items(): assert values.pop(name) == usual
     assert values == dataclasses.asdict(TrainConfig())
 
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .context import View
 from .entities import EntityLayout
@@ -208,6 +209,7 @@ class XAR(nn.Module):
         self.decoder_blocks = nn.ModuleList(Block(config) for _ in range(config.depth[1]))
         self.decoder_norm = nn.RMSNorm(w, eps=1e-6)
         self.pred = nn.Linear(w, config.in_channels)
+        self.recompute = False       # in training: compute blocks anew in the backward pass instead of keeping their activations
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -297,10 +299,13 @@ class XAR(nn.Module):
 
         x = self.z_proj_ln(self.z_proj(tokens) + self.encoder_pos_embed_learned[:, ids])
         x = x.unflatten(1, (len(sizes), sizes[0]) if equal else (len(ids), 1))
-        for layer, block in enumerate(self.encoder_blocks): x = block(x, condition, spread, rope, mask, slots(layer))
+        for layer, block in enumerate(self.encoder_blocks): x = self._run(block, x, condition, spread, rope, mask, slots(layer))
         x = self.decoder_embed(self.encoder_norm(x)) + self.decoder_pos_embed_learned[:, ids].view(1, *x.shape[1:])
-        for layer, block in enumerate(self.decoder_blocks, len(self.encoder_blocks)): x = block(x, condition, spread, rope, mask, slots(layer))
+        for layer, block in enumerate(self.decoder_blocks, len(self.encoder_blocks)): x = self._run(block, x, condition, spread, rope, mask, slots(layer))
         return self.pred(self.decoder_norm(x)).flatten(1, 2)
+
+    def _run(self, block, *args) -> Tensor:
+        return checkpoint(block, *args, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else block(*args)
 
     def _check(self, tokens, length, t, groups, labels):
         expected = (len(tokens), length, self.config.in_channels)

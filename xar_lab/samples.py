@@ -31,7 +31,8 @@ from .latents import make_codec
 from .model import PRESETS, XAR
 from .sampling import generate
 from .shards import claim, device_of, run_pieces, sha256, write_json, write_whole
-from .training import TrainConfig, checkpoints, flow_of, load_run, open_dataset, pick_precision, resolve
+from .runs import checkpoints
+from .training import TrainConfig, flow_of, load_run, open_dataset, pick_precision, resolve
 
 # %% ../nbs/08c_samples.ipynb #0220d631
 def balanced_labels(

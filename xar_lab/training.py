@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['HAS_COMPILER', 'DATASET_OF', 'DATASET_DEFAULTS', 'GENERIC_DEFAULTS', 'EPOCHS', 'IMAGES', 'BATCH', 'REPO', 'RECIPES',
            'GUIDANCE', 'MAY_CHANGE', 'TrainConfig', 'resolve', 'recipe_of', 'read_parameters', 'only_known',
-           'learning_rate', 'Parts', 'build', 'outline', 'open_dataset', 'read_start', 'flow_of', 'check_batch',
-           'Draws', 'draw', 'batch_loss', 'plan', 'pick_micro_batch', 'describe_plan', 'matrix_rate', 'estimate',
-           'describe_time', 'memory_of', 'peak_memory', 'make_optimizer', 'make_ema', 'save_checkpoint', 'checkpoints',
-           'load_checkpoint', 'pick_precision', 'train', 'check_loss', 'Log', 'save_grid', 'sample_grid', 'load_run']
+           'learning_rate', 'Parts', 'build', 'outline', 'open_dataset', 'read_start', 'flow_of', 'Guarded', 'look_at',
+           'Draws', 'draw', 'batch_loss', 'autocast', 'plan', 'pick_micro_batch', 'describe_plan', 'matrix_rate',
+           'estimate', 'describe_time', 'memory_of', 'peak_memory', 'make_optimizer', 'make_ema', 'State',
+           'save_checkpoint', 'load_checkpoint', 'pick_precision', 'train', 'stop_signals', 'Log', 'save_grid',
+           'sample_grid', 'load_run', 'main']
 
 # %% ../nbs/08_training.ipynb #4951ceb9
 import contextlib
@@ -20,9 +21,12 @@ import math
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +46,7 @@ from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
 from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
+from .runs import alone, good_checkpoint, note, read_lines, read_meta, step_of, write_checkpoint
 from .sampling import SAMPLERS, generate, guidance_weights
 from .shards import device_of, write_json
 
@@ -93,6 +98,8 @@ class TrainConfig:
     device: str = 'auto'               # 'auto' | 'cpu' | 'cuda'
     compile: bool | None = None        # torch.compile: about a minute first, then faster steps; needs a C++ compiler; None: the data set's own
     micro_batch: int | None = None     # images that a device works on at once, their gradients added up; None: as many as fit into its memory
+    activation_checkpointing: bool = False  # compute blocks anew in the backward pass: much less memory, about a third more time
+    tf32: bool = False                 # on NVIDIA GPUs: float32 products in TF32
     workers: int = 0                   # processes that load images; 0: none
     # what to keep
     name: str | None = None            # of the run's folder; None: '<dataset>-default'
@@ -101,6 +108,11 @@ class TrainConfig:
     sample_every: int | None = None    # steps between sample grids; None: five in a run
     save_every: int | None = None      # steps between checkpoints; None: five in a run
     keep: int = 2                      # checkpoints kept
+    milestone_every: int | None = None # steps between checkpoints that are kept for good; None: none
+    # what to do about faults
+    bad_images: str = 'skip'           # images that cannot be read or hold NaN: 'skip' (another one takes the place, it is listed in faults.jsonl) | 'stop'
+    bad_steps: int = 10                # steps whose loss or gradient is no number are skipped; with so many of them the run goes back to its last checkpoint, once
+    fallback: bool = True              # … and from there on in float32 (advice of the published code); false: in the same precision
     # how to sample
     sampler: str | None = None         # 'euler' | 'heun' | 'sde' | a registered one; None: the recipe's ('sde'), else 'euler'
     sample_steps: int | None = None    # per entity; None: the data set's own
@@ -152,8 +164,8 @@ def _check(c: TrainConfig):
     number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
     need(isinstance(c.model, str), 'model', 'a string')
     if c.model not in PRESETS: raise ValueError(f"unknown preset {c.model!r}; known: {', '.join(PRESETS)}")
-    for name in ('log_every', 'keep'): need(whole(getattr(c, name), 1), name, 'a whole number, 1 or more')
-    for name in ('steps', 'patch', 'batch_size', 'sample_every', 'save_every', 'sample_steps', 'micro_batch'): need(getattr(c, name) is None or whole(getattr(c, name), 1), name, 'a whole number, 1 or more')
+    for name in ('log_every', 'keep', 'bad_steps'): need(whole(getattr(c, name), 1), name, 'a whole number, 1 or more')
+    for name in ('steps', 'patch', 'batch_size', 'sample_every', 'save_every', 'sample_steps', 'micro_batch', 'milestone_every'): need(getattr(c, name) is None or whole(getattr(c, name), 1), name, 'a whole number, 1 or more')
     for name in ('seed', 'workers', 'time_steps'): need(name == 'time_steps' and c.time_steps is None or whole(getattr(c, name), 0), name, 'a whole number, 0 or more')
     for name in ('lr', 'clip', 'factor'): need(getattr(c, name) is None or number(getattr(c, name)) and getattr(c, name) > 0, name, 'a positive number')
     none = lambda name: getattr(c, name) is None and name in GENERIC_DEFAULTS
@@ -162,7 +174,7 @@ def _check(c: TrainConfig):
     for name in ('dataset_options', 'layout_options', 'context_options', 'flow_options', 'codec_options'): need(isinstance(getattr(c, name), dict), name, 'a dict of names and values')
     for name in ('dataset', 'name', 'codec', 'times', 'init_from'): need(getattr(c, name) is None or isinstance(getattr(c, name), str), name, 'a string')
     for name in ('model', 'layout', 'context', 'flow', 'target', 'order', 'runs_dir', 'plan_device'): need(isinstance(getattr(c, name), str), name, 'a string')
-    for name in ('flip', 'compile'): need(none(name) or isinstance(getattr(c, name), bool), name, 'true or false')
+    for name in ('flip', 'compile', 'activation_checkpointing', 'tf32', 'fallback'): need(none(name) or isinstance(getattr(c, name), bool), name, 'true or false')
     recipe_of(c.recipe, c.model)
     if c.compile and not HAS_COMPILER: raise ValueError("compile needs a C++ compiler (g++, or the one named by CXX), and there is none here: leave compile off")
     guidance_weights(1. if c.guidance is None else c.guidance, c.guidance_schedule or 'linear', 1)
@@ -170,7 +182,7 @@ def _check(c: TrainConfig):
     need(None in (c.warmup, c.decay) or c.warmup + c.decay <= 1, 'warmup', f'at most 1 − decay = {1 - (c.decay or 0):.3g}')
     need(whole(c.plan_devices, 1), 'plan_devices', 'a whole number, 1 or more')
     for name in ('plan_tflops', 'plan_share', 'plan_memory'): need(number(getattr(c, name)) and getattr(c, name) > 0, name, 'a positive number')
-    for name, known in dict(decay_shape=('linear', 'cosine', None), init=('zero', 'published', None), precision=('auto', 'float32', 'bf16'), device=('auto', 'cpu', 'cuda')).items():
+    for name, known in dict(decay_shape=('linear', 'cosine', None), init=('zero', 'published', None), precision=('auto', 'float32', 'bf16'), device=('auto', 'cpu', 'cuda'), bad_images=('skip', 'stop')).items():
         need(getattr(c, name) in known, name, 'one of ' + ', '.join(filter(None, known)))
     if c.sampler is not None: SAMPLERS.find(c.sampler)
     if c.name is not None and (not c.name or c.name != os.path.basename(c.name) or c.name in ('.', '..')):
@@ -310,8 +322,9 @@ def read_start(
     "Weights to start from, and what their classes are called if that is known. `FileNotFoundError` for nothing there."
     path = Path(path)
     if path.is_dir():
-        if not checkpoints(path): raise FileNotFoundError(f"init_from: {path} holds no complete checkpoint of a run")
-        return load_model(checkpoints(path)[-1] / 'ema.safetensors'), json.loads((path / 'config.json').read_text()).get('images', {}).get('class_names')
+        good = good_checkpoint(path)
+        if not good: raise FileNotFoundError(f"init_from: {path} holds no complete checkpoint of a run")
+        return load_model(good / 'ema.safetensors'), json.loads((path / 'config.json').read_text()).get('images', {}).get('class_names')
     return (load_model(path) if path.suffix == '.safetensors' else load_published(path)), None
 
 def flow_of(config: TrainConfig) -> LinearFlow:
@@ -321,18 +334,8 @@ def flow_of(config: TrainConfig) -> LinearFlow:
 def _first_images(dataset, config, n=512) -> Tensor:
     "Up to n training images, the same for a seed, checked for what training could not survive."
     chosen = BatchOrder(len(dataset), min(n, len(dataset)), config.seed, 0, 1).batch(0)
-    items = [dataset[i] for i in chosen]
-    check_batch(torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items]), lambda: chosen, dataset)
-    return torch.stack([image for image, _ in items])
-
-def check_batch(images: Tensor, labels: Tensor, indices, dataset):           # indices: a function that gives them, called if they are needed
-    "`ValueError` that names the index of an image with NaN or of a label out of range."
-    broken = ~images.isfinite().flatten(1).all(1)
-    if broken.any(): raise ValueError(f"image {indices()[int(broken.nonzero()[0])]} of the data set holds NaN or infinity")
-    wrong = (labels < 0) | (labels >= dataset.num_classes)
-    if wrong.any():
-        i = int(wrong.nonzero()[0])
-        raise ValueError(f"label {int(labels[i])} of image {indices()[i]} is out of range: classes are 0 to {dataset.num_classes - 1}")
+    guarded = Guarded(dataset, config.bad_images)
+    return torch.stack([guarded[i][0] for i in chosen])
 
 @contextlib.contextmanager
 def _seeded(*keys):
@@ -340,6 +343,38 @@ def _seeded(*keys):
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(stream_seed(*keys))
         yield
+
+# %% ../nbs/08_training.ipynb #69310add
+class Guarded(torch.utils.data.Dataset):
+    "A data set with good items only: (image, label, −1), or (the next good one's, index of the bad one)."
+
+    def __init__(self,
+        dataset,              # of (image, label)
+        policy: str,          # 'skip' | 'stop': an unusable image is a `ValueError` that names it
+        most: int = 100,      # unusable images one after the other, after which there is more wrong than an image
+    ):
+        self.dataset, self.policy, self.most = dataset, policy, most
+
+    def __len__(self): return len(self.dataset)
+
+    def __getitem__(self, i: int):
+        for k in range(self.most):
+            j = (i + k) % len(self)
+            fault, item = look_at(self.dataset, j)
+            if not fault: return (*item, i if k else -1)
+            if self.policy == 'stop': raise ValueError(fault)
+        raise ValueError(f"{self.most} images in a row cannot be used, from {i} on: {fault}")
+
+def look_at(
+    dataset,
+    i: int,
+) -> tuple[str | None, tuple]:   # what is wrong with an item (None: nothing), the item
+    "An item of a data set, and whether training can use it."
+    try: image, label = dataset[i]
+    except (OSError, ValueError, SyntaxError) as e: return f"image {i} of the data set cannot be read: {type(e).__name__}: {str(e)[:200]}", ()
+    if not torch.as_tensor(image).isfinite().all(): return f"image {i} of the data set holds NaN or infinity", ()
+    if not 0 <= int(label) < dataset.num_classes: raise ValueError(f"label {int(label)} of image {i} is out of range: classes are 0 to {dataset.num_classes - 1}")
+    return None, (image, label)
 
 # %% ../nbs/08_training.ipynb #4db0778a
 @dataclass
@@ -384,6 +419,7 @@ def batch_loss(
     images: Tensor,     # [b, …]: images, or whatever the data set yields and the codec encodes
     labels: Tensor,     # Long[b]
     draws: Draws,
+    precision: str = 'float32',   # of the network: 'float32' | 'bf16' (autocast)
 ) -> Tensor:            # scalar
     "Mean squared error of the prediction, over all tokens of the groups that carry loss. Source: xAR, Eq. 4."
     device = images.device
@@ -395,9 +431,11 @@ def batch_loss(
     group = view.group_ids(parts.layout).to(device)
     t, noise = draws.t.to(device), draws.noise.to(device)
     per_token = t[:, group, None]
-    output = network(parts.flow.mix(x, noise, per_token), t, labels, view)
+    with autocast(device, precision): output = network(parts.flow.mix(x, noise, per_token), t, labels, view)
     loss = parts.flow.loss(output, x, noise, per_token)
     return loss[:, view.loss.to(device)[group]].mean()
+
+def autocast(device: torch.device, precision: str): return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 def _mirror(codec, images: Tensor) -> Tensor:
     "Mirror images: by the codec, if its items are no images."
@@ -427,10 +465,11 @@ def plan(
               torch.zeros(1, dtype=torch.long, device='meta'), view)
     parameters = sum(p.numel() for p in model.parameters())
     own = sum(p.nbytes for p in model.parameters())
-    activations = max(0, sum(size for size, _ in kept.values()) - own)
+    activations, blocks = max(0, sum(size for size, _ in kept.values()) - own), sum(model.config.depth)
+    if c.activation_checkpointing: activations = activations // blocks + blocks * length * model.config.width * 4      # one block's, and what each starts from
     return dict(model=c.model, dataset=c.dataset, images=len(parts.dataset), layout=repr(parts.layout), context=c.context,
                 sequence_length=length, parameters=parameters, steps=c.steps, batch_size=c.batch_size,
-                epochs=c.steps * c.batch_size / len(parts.dataset), flops_per_image=3 * counter.get_total_flops(),
+                epochs=c.steps * c.batch_size / len(parts.dataset), flops_per_image=(4 if c.activation_checkpointing else 3) * counter.get_total_flops(),
                 processes=processes, micro_batch=(micro := pick_micro_batch(c, processes, memory - 20 * parameters, activations)), rounds=math.ceil(c.batch_size / processes / micro),
                 memory_bytes=20 * parameters + micro * activations, memory_per_image=activations)
 
@@ -509,35 +548,35 @@ def make_ema(model: XAR, decay: float) -> AveragedModel:
     def average(averaged, current, n): get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(averaged, current, n)
     return AveragedModel(model, multi_avg_fn=average)
 
-def save_checkpoint(folder: Path, step: int, model: XAR, ema: AveragedModel, optimizer, keep: int):
-    "Write checkpoints/step_XXXXXXXX after `step` steps, complete or not at all; keep the last `keep`."
-    final = folder / 'checkpoints' / f'step_{step:08d}'
-    if final.exists(): return
-    beside = final.with_name(f'.{final.name}.{os.getpid()}')
-    for left in (folder / 'checkpoints').glob('.step_*'): shutil.rmtree(left, ignore_errors=True)     # of a run that was killed
-    beside.mkdir(parents=True)
-    save_model(model, beside / 'model.safetensors')
-    save_model(ema.module, beside / 'ema.safetensors')
-    moments = {f'{name}/{key}': value for name, p in model.named_parameters() for key, value in optimizer.state[p].items()}
-    save_tensors(moments, beside / 'optimizer.safetensors')
-    (beside / 'meta.json').write_text(json.dumps(dict(step=step)))
-    os.replace(beside, final)
-    for old in checkpoints(folder)[:-keep]: shutil.rmtree(old)
+@dataclass
+class State:
+    "What training changes, and a checkpoint holds."
+    model: XAR
+    ema: AveragedModel
+    optimizer: torch.optim.AdamW
+    precision: str       # 'float32' | 'bf16'
+    step: int = 0        # steps done
+    returns: int = 0     # times that the run went back to a checkpoint
 
-def checkpoints(folder: Path) -> list[Path]:
-    "The complete checkpoints of a run, oldest first."
-    return sorted((Path(folder) / 'checkpoints').glob('step_*'))
+def save_checkpoint(folder: Path, state: State, config: TrainConfig, stopped: bool = False):
+    "Write checkpoints/step_XXXXXXXX: weights, their average, the optimizer. Randomness and the order of data are functions of the step."
+    moments = {f'{name}/{key}': value for name, p in state.model.named_parameters() for key, value in state.optimizer.state[p].items()}
+    def write(path):
+        save_model(state.model, path / 'model.safetensors')
+        save_model(state.ema.module, path / 'ema.safetensors')
+        save_tensors(moments, path / 'optimizer.safetensors')
+    write_checkpoint(folder, state.step, write, dict(precision=state.precision, returns=state.returns, stopped=stopped), config.keep, config.milestone_every)
 
-def load_checkpoint(path: Path, model: XAR, ema: AveragedModel, optimizer) -> int:
-    "Put a checkpoint's values in place; returns its step."
-    step = json.loads((path / 'meta.json').read_text())['step']
-    model.load_state_dict(read_tensors(path / 'model.safetensors'))
-    ema.module.load_state_dict(read_tensors(path / 'ema.safetensors'))
-    ema.n_averaged.fill_(step)
-    state = read_tensors(path / 'optimizer.safetensors')
-    for name, p in model.named_parameters():
-        optimizer.state[p] = {key: state[f'{name}/{key}'].to(p.device) for key in ('step', 'exp_avg', 'exp_avg_sq')}
-    return step
+def load_checkpoint(path: Path, state: State):
+    "Put a checkpoint's values in place."
+    meta = read_meta(path)
+    state.model.load_state_dict(read_tensors(path / 'model.safetensors'))
+    state.ema.module.load_state_dict(read_tensors(path / 'ema.safetensors'))
+    state.step, state.precision, state.returns = meta['step'], meta.get('precision', state.precision), meta.get('returns', 0)
+    state.ema.n_averaged.fill_(state.step)
+    values = read_tensors(path / 'optimizer.safetensors')
+    for name, p in state.model.named_parameters():
+        state.optimizer.state[p] = {key: values[f'{name}/{key}'].to(p.device) for key in ('step', 'exp_avg', 'exp_avg_sq')}
 
 # %% ../nbs/08_training.ipynb #82988534
 def pick_precision(precision: str, device: torch.device) -> str:
@@ -553,82 +592,146 @@ def train(
     follow: Callable[[dict], bool] | None = None,   # told of every step on the main process: 'step'; where logged, 'loss', 'images_per_s', …; where drawn, 'samples' (a path). True: stop, with a checkpoint
 ) -> Path:                                          # the run folder
     "Train a model. The result is fixed by the config; the folder holds everything needed to resume, evaluate or explain it."
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     device = device_of(int(os.environ.get('LOCAL_RANK', 0)), config.device)
     precision = pick_precision(config.precision, device)
-    try: parts = build(config)                                          # every mistake in names, data and sizes shows here
+    parts = _build_or_plan(config, device, precision)                   # every mistake in names, data and sizes shows here
+    config, accelerator = parts.config, _accelerator(parts.config, device)
+    folder, main = Path(config.runs_dir) / config.name, accelerator.is_main_process
+    with contextlib.ExitStack() as held:
+        if main:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(folder))
+        with accelerator.main_process_first():
+            _claim(folder, parts, device, precision)
+            good = good_checkpoint(folder, set_aside=main)
+        if good and step_of(good) >= config.steps:
+            if main: print(f"{folder} is finished ({config.steps} steps); to train again, choose another name or remove it")
+            return folder
+
+        cost = plan(parts, accelerator.num_processes, memory_of(accelerator.device))
+        cost |= dict(estimate=estimate(cost, config, accelerator.device, precision))
+        if main:
+            print(describe_plan(cost), describe_time(cost['estimate'], config), *(f'{config.init_from}: {group}: {what}' for group, what in parts.started.items()), sep='\n')
+            write_json(folder / 'plan.json', cost)
+        optimizer, ema = make_optimizer(parts.model, config), make_ema(parts.model, config.ema)
+        network = accelerator.prepare(parts.model)
+        state = State(parts.model, ema.to(accelerator.device), optimizer, precision)
+        if good: load_checkpoint(good, state)
+        parts.model.recompute = config.activation_checkpointing
+        parts.model.train()
+        log = Log(folder, state.step, config, cost, accelerator, follow)
+        with log, stop_signals() as signals, _seeded(config.seed, 'dropout'), _tf32(config.tf32):
+            try:
+                while _train_on(parts, network, state, accelerator, log, signals, cost): _go_back(state, folder, config, log)
+            except RuntimeError as e:                                   # may come at any place: torch raises it from a signal
+                if 'DataLoader worker' not in str(e): raise
+                raise ValueError(f"a process that loads images ended ({str(e).splitlines()[0].strip()}): perhaps for want of memory, then use fewer workers (now {config.workers}). "
+                                 "Train again to go on from the last checkpoint") from e
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    if signals: raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
+    return folder
+
+# %% ../nbs/08_training.ipynb #3796065e
+def _build_or_plan(config: TrainConfig, device, precision) -> Parts:
+    "`build`; where the data are missing, plan and estimate first."
+    try: return build(config)
     except MissingData as missing:
         config = resolve(config)
         cost = plan(outline(config, missing), config.plan_devices, config.plan_memory * 1e9)
         print(describe_plan(cost), describe_time(estimate({**cost, 'processes': 1}, config, device, precision), config), sep='\n')
         raise
-    config = parts.config
-    folder = Path(config.runs_dir) / config.name
+
+def _accelerator(config: TrainConfig, device):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())    # one process may train twice, elsewhere or otherwise
-    accelerator = Accelerator(cpu=device.type == 'cpu', mixed_precision='bf16' if precision == 'bf16' else 'no',
-                              dynamo_backend='inductor' if config.compile else 'no')
-    main, processes = accelerator.is_main_process, accelerator.num_processes
-    with accelerator.main_process_first(): _claim(folder, parts, device, precision)
-    if checkpoints(folder) and _step_of(checkpoints(folder)[-1]) >= config.steps:
-        if main: print(f"{folder} is finished ({config.steps} steps); to train again, choose another name or remove it")
-        return folder
+    return Accelerator(cpu=device.type == 'cpu', mixed_precision='no', dynamo_backend='inductor' if config.compile else 'no')     # precision: see `autocast`
 
-    cost = plan(parts, processes, memory_of(accelerator.device))
-    cost |= dict(estimate=estimate(cost, config, accelerator.device, precision))
-    if main:
-        print(describe_plan(cost), describe_time(cost['estimate'], config), *(f'{config.init_from}: {group}: {what}' for group, what in parts.started.items()), sep='\n')
-        write_json(folder / 'plan.json', cost)
-    optimizer, ema = make_optimizer(parts.model, config), make_ema(parts.model, config.ema)
-    network, optimizer = accelerator.prepare(parts.model, optimizer)
-    ema.to(accelerator.device)
-    start = load_checkpoint(checkpoints(folder)[-1], parts.model, ema, optimizer.optimizer) if checkpoints(folder) else 0
-    size = config.batch_size // processes
+@contextlib.contextmanager
+def _tf32(wanted: bool):
+    before = torch.get_float32_matmul_precision()
+    if wanted: torch.set_float32_matmul_precision('high')
+    try: yield
+    finally: torch.set_float32_matmul_precision(before)
+
+@contextlib.contextmanager
+def stop_signals():
+    "SIGTERM (a scheduler's) and the first SIGINT (Ctrl-C, a notebook's stop) are kept in the list that this yields, so that the step can be finished; a second SIGINT interrupts."
+    got, owner = [], os.getpid()
+    def remember(number, frame):
+        if os.getpid() != owner: signal.signal(number, signal.SIG_DFL); os.kill(os.getpid(), number)      # a process that loads images
+        if got and number == signal.SIGINT: raise KeyboardInterrupt
+        got.append(number)
+    if threading.current_thread() is not threading.main_thread(): yield got; return                       # signals are the main thread's
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try: yield got
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
+
+# %% ../nbs/08_training.ipynb #56f64cf7
+def _train_on(parts: Parts, network, state: State, accelerator, log: 'Log', signals: list, cost: dict) -> bool:
+    "Steps to the end, or until asked to stop. True: too many of them were bad."
+    config, main, device = parts.config, accelerator.is_main_process, accelerator.device
+    size = config.batch_size // accelerator.num_processes
     mine = range(accelerator.process_index * size, (accelerator.process_index + 1) * size)       # this process's part of every batch
-    order = BatchOrder(len(parts.dataset), config.batch_size, config.seed, start, config.steps, mine)
-    loader = DataLoader(parts.dataset, batch_sampler=order, num_workers=config.workers, pin_memory=device.type == 'cuda')
+    log.order = order = BatchOrder(len(parts.dataset), config.batch_size, config.seed, state.step, config.steps, mine)
+    loader = DataLoader(Guarded(parts.dataset, config.bad_images), batch_sampler=order, num_workers=config.workers, pin_memory=device.type == 'cuda')
     rounds = [slice(i, min(size, i + cost['micro_batch'])) for i in range(0, size, cost['micro_batch'])]
-    log = Log(folder, start, config, cost, accelerator, follow)
+    for images, labels, bad in log.waiting(loader):
+        log.bad_images(bad, parts.dataset)
+        draws, total = draw(parts, state.step, mine), torch.zeros((), device=device)
+        torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, accelerator.process_index))
+        for group in state.optimizer.param_groups: group['lr'] = learning_rate(config, state.step)
+        for part in rounds:
+            with contextlib.nullcontext() if part is rounds[-1] else accelerator.no_sync(network):        # devices meet once per step
+                loss = batch_loss(parts, network, images[part].to(device), labels[part].to(device), draws.part(part), state.precision) * (len(labels[part]) / size)
+                accelerator.backward(loss)
+            total += loss.detach()
+        norm = accelerator.clip_grad_norm_(parts.model.parameters(), config.clip).detach()
+        state.optimizer.found_inf = (~norm.isfinite()).float()            # with this, fused AdamW leaves weights and moments as they are
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.ema.update_parameters(parts.model)
+        news = log.step(state.step, total, norm, learning_rate(config, state.step))
+        state.step += 1
+        if log.too_many_bad(): return True
+        due = state.step % config.save_every == 0 or state.step == config.steps
+        if due: _save(log, state, config, accelerator)
+        if main and (state.step % config.sample_every == 0 or state.step == config.steps):
+            news['samples'] = log.folder / 'samples' / f'step_{state.step:08d}.png'
+            with autocast(device, state.precision): sample_grid(parts, state.ema.module, news['samples'])
+        if log.stop(news, signals):
+            if not due: _save(log, state, config, accelerator, stopped=True)
+            log.say(f'stopped at step {state.step} of {config.steps}, with a checkpoint: train again to go on')
+            return False
+    return False
 
-    parts.model.train()
-    with log, _seeded(config.seed, 'dropout'):
-        for step, (images, labels) in enumerate(loader, start):
-            check_batch(images, labels, lambda: order.mine(step), parts.dataset)
-            draws = draw(parts, step, mine)
-            torch.manual_seed(stream_seed(config.seed, 'dropout', step, accelerator.process_index))
-            for group in optimizer.param_groups: group['lr'] = learning_rate(config, step)
-            total = torch.zeros((), device=accelerator.device)
-            for part in rounds:
-                with contextlib.nullcontext() if part is rounds[-1] else accelerator.no_sync(network):        # devices meet once per step
-                    loss = batch_loss(parts, network, images[part].to(accelerator.device), labels[part].to(accelerator.device), draws.part(part)) * (len(labels[part]) / size)
-                    accelerator.backward(loss)
-                total += loss.detach()
-            norm = accelerator.clip_grad_norm_(parts.model.parameters(), config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            ema.update_parameters(parts.model)
-            news = log.step(step, total, norm.detach(), learning_rate(config, step))
-            done = step + 1
-            due = done % config.save_every == 0 or done == config.steps
-            def save():
-                check_loss(float(total), done)                                   # never let a broken state push out a good one
-                if main: save_checkpoint(folder, done, parts.model, ema, optimizer.optimizer, config.keep)
-            if due: save()
-            if main and (done % config.sample_every == 0 or done == config.steps):
-                news['samples'] = folder / 'samples' / f'step_{done:08d}.png'
-                with accelerator.autocast(): sample_grid(parts, ema.module, news['samples'])
-            if log.stop(news):
-                if not due: save()
-                log.say(f'stopped at step {done} of {config.steps}, with a checkpoint: train again to go on')
-                break
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return folder
+def _save(log, state: State, config: TrainConfig, accelerator, stopped: bool = False):
+    "A checkpoint, after a look whether all processes have the same weights. On a full disk the run goes on with the older one, but for the last."
+    sums = accelerator.gather(torch.stack([p.detach().double().sum() for p in state.model.parameters()]).sum()[None])
+    if not torch.equal(sums, sums[:1].expand_as(sums)): raise RuntimeError(f"processes have different weights at step {state.step} (sums {sums.tolist()}): they do not train one model")
+    if not accelerator.is_main_process: return
+    try: save_checkpoint(log.folder, state, config, stopped)
+    except OSError as e:
+        kept = good_checkpoint(log.folder)
+        kept = f'{kept.name} is kept' if kept else 'there is none yet'
+        if stopped or state.step == config.steps: raise OSError(f"no checkpoint at step {state.step}: {e.strerror or e}; {kept}") from None
+        log.say(f'no checkpoint at step {state.step}: {e.strerror or e}; {kept}, the next try is at step {state.step + config.save_every}')
+
+def _go_back(state: State, folder: Path, config: TrainConfig, log: 'Log'):
+    "After too many bad steps: to the last checkpoint, once; in float32, if the config lets it."
+    at, good = state.step, good_checkpoint(folder)
+    what = f"{config.bad_steps} of the last {4 * config.bad_steps} steps had a loss or gradient that is no number"
+    if state.returns: raise ValueError(f"{what}, at step {at} again after going back once: try a smaller lr, a longer warmup, or clip below {config.clip:g} (faults.jsonl lists the steps and their images)")
+    if good: load_checkpoint(good, state)
+    state.returns += 1
+    if config.fallback: state.precision = 'float32'
+    log.say(f"{what}: back from step {at} to {state.step}, on in {state.precision}")
+    log.rewind(state.step, dict(event='went back', at=at, to=state.step, precision=state.precision))
 
 # %% ../nbs/08_training.ipynb #99436789
-def _step_of(checkpoint: Path) -> int: return int(checkpoint.name.removeprefix('step_'))
-
-MAY_CHANGE = {'runs_dir', 'device', 'compile', 'micro_batch', 'workers', 'log_every', 'sample_every', 'save_every', 'keep', 'plan_devices', 'plan_device', 'plan_tflops', 'plan_share', 'plan_memory'}   # not what is learned
+MAY_CHANGE = {'runs_dir', 'device', 'compile', 'micro_batch', 'workers', 'log_every', 'sample_every', 'save_every', 'keep', 'milestone_every', 'activation_checkpointing', 'tf32', 'bad_images', 'bad_steps', 'fallback', 'plan_devices', 'plan_device', 'plan_tflops', 'plan_share', 'plan_memory'}   # not what is learned
 
 def _claim(folder: Path, parts: Parts, device, precision):
     "Make the run folder with its config.json, or find the same config in it."
@@ -638,7 +741,6 @@ def _claim(folder: Path, parts: Parts, device, precision):
         differ = [f'{k} {theirs.get(k)!r} ≠ {v!r}' for k, v in json.loads(json.dumps(mine)).items() if theirs.get(k) != v and k not in MAY_CHANGE]
         if differ: raise ValueError(f"{folder} holds a run with other parameters ({', '.join(differ[:5])}): choose another name, or remove it")
         return
-    folder.mkdir(parents=True, exist_ok=True)
     versions = {p: version(p) for p in ('xar_lab', 'torch', 'accelerate', 'numpy')} | {'python': platform.python_version()}
     write_json(path, dict(config=mine, codec=parts.codec_spec, images=dict(padding=getattr(parts.dataset, 'padding', 0), levels=getattr(parts.dataset, 'levels', 256), num_classes=parts.dataset.num_classes, class_names=list(parts.dataset.class_names)), started=parts.started, versions=versions, git_commit=_git_commit(),
                           seed=parts.config.seed, device=str(device), precision=precision))
@@ -649,53 +751,103 @@ def _git_commit() -> str | None:
     except OSError: return None
 
 # %% ../nbs/08_training.ipynb #a908643d
-def check_loss(loss: float, step: int):
-    "`ValueError` with advice if the loss is not a number."
-    if not math.isfinite(loss): raise ValueError(f"the loss is {loss} at step {step}: try a smaller lr, or precision='float32'")
-
 class Log:
     "Numbers on the way: a progress bar, metrics.jsonl, TensorBoard events. Reads the device only every `log_every` steps."
 
     def __init__(self, folder: Path, start: int, config: TrainConfig, cost: dict, accelerator, follow: Callable | None = None):
         self.folder, self.start, self.config, self.cost, self.accelerator, self.main = folder, start, config, cost, accelerator, accelerator.is_main_process
-        self.follow, self.asked = follow, False
+        self.follow, self.asked, self.order = follow, False, None
+        self.bad, self.seen, self.skipped, self.waited = [], set(), 0, 0.      # of recent steps, whether they were bad; images named already; steps skipped; seconds without data
 
     def __enter__(self):
         from torch.utils.tensorboard import SummaryWriter
-        self.losses, self.since, self.rates = [], time.perf_counter(), []
+        self.losses, self.norms, self.since, self.rates = [], [], time.perf_counter(), []
         if not self.main: return self
-        path = self.folder / 'metrics.jsonl'
-        earlier = [l for l in path.read_text().splitlines() if _step_in(l) <= self.start] if path.exists() else []
-        path.write_text(''.join(l + '\n' for l in earlier))              # lines after the checkpoint are about to be made again
-        self.file, self.board = path.open('a', buffering=1), SummaryWriter(self.folder, purge_step=self.start)
+        self._open(self.start)
+        self.board = SummaryWriter(self.folder, purge_step=self.start)
         self.bar = tqdm(total=self.config.steps, initial=self.start, desc=f'train {self.config.name}', unit='step', mininterval=2, file=sys.stdout or io.StringIO())
         return self
 
+    def _open(self, start: int):
+        "metrics.jsonl, without the lines after a checkpoint, which are about to be made again."
+        path = self.folder / 'metrics.jsonl'
+        earlier = [line for line in read_lines(path) if line['step'] <= start]
+        path.write_text(''.join(json.dumps(line) + '\n' for line in earlier))
+        self.file = path.open('a', buffering=1)
+
+    def waiting(self, loader):
+        "The batches, and how long one had to wait for them."
+        batches = iter(loader)
+        while True:
+            started = time.perf_counter()
+            try: batch = next(batches)
+            except StopIteration: return
+            self.waited += time.perf_counter() - started
+            yield batch
+
+    def bad_images(self, bad: Tensor, dataset):
+        "Note images that another one had to stand in for, each once."
+        for i in sorted(set(bad[bad >= 0].tolist()) - self.seen):
+            self.seen.add(i)
+            note(self.folder, 'image skipped', image=i, why=look_at(dataset, i)[0])
+            self.say(f'{look_at(dataset, i)[0]}; another one takes its place (listed in faults.jsonl)')
+
     def step(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> dict:       # what there is to tell
         self.losses.append(loss)
+        self.norms.append(norm)
         if self.main: self.bar.update()
         if not self._logged(step + 1): return dict(step=step + 1)
-        mean, seconds = float(self.accelerator.reduce(torch.stack(self.losses).mean(), 'mean')), time.perf_counter() - self.since
-        check_loss(mean, step + 1)
-        row = dict(step=step + 1, loss=mean, lr=lr, gradient_norm=float(norm), images_per_s=len(self.losses) * self.config.batch_size / seconds)
-        count, self.losses, self.since = len(self.losses), [], time.perf_counter()
+        losses, norms, seconds = self.accelerator.reduce(torch.stack(self.losses), 'mean').tolist(), torch.stack(self.norms).tolist(), time.perf_counter() - self.since
+        count, good = len(losses), [loss for loss, norm in zip(losses, norms) if math.isfinite(norm)]
+        self._bad_steps(step + 1 - count, losses, norms)
+        per_second = count * self.config.batch_size / seconds
+        row = dict(step=step + 1, loss=sum(good) / len(good) if good else None, lr=lr, gradient_norm=norms[-1] if math.isfinite(norms[-1]) else None, images_per_s=per_second,
+                   steps_per_s=count / seconds, data_wait=min(1., self.waited / seconds), memory_gib=peak_memory(self.accelerator.device) / 2**30, skipped=self.skipped,
+                   share_of_matrix_rate=per_second * self.cost['flops_per_image'] / (self.cost['estimate']['rate'] * self.accelerator.num_processes))
+        self.losses, self.norms, self.since, self.waited = [], [], time.perf_counter(), 0.
         if not self.main: return row
-        self.file.write(json.dumps(row) + '\n')
-        for key, value in row.items():
-            if key != 'step': self.board.add_scalar(key, value, step + 1)
-        self.bar.set_postfix_str(f"loss {mean:.3f}, {row['images_per_s']:.0f} images/s", refresh=False)
+        self._write(row)
+        self.bar.set_postfix_str(f"loss {row['loss'] or math.nan:.3f}, {per_second:.0f} images/s" + (f', {self.skipped} steps skipped' if self.skipped else ''), refresh=False)
         self.rates.append(seconds / count)
         if len(self.rates) == 2: self.compare()                          # the first lines hold what happens only once
         return row
 
     def _logged(self, step: int) -> bool: return step % self.config.log_every == 0 or step == self.config.steps
 
-    def stop(self, news: dict) -> bool:
-        "Tell who follows; whether to stop. Several processes agree on it where they meet anyway, when a line is logged."
+    def _bad_steps(self, first: int, losses: list, norms: list):
+        "Note the steps that were skipped, with their images."
+        for step, (loss, norm) in enumerate(zip(losses, norms), first):
+            self.bad = [*self.bad, not math.isfinite(norm)][-4 * self.config.bad_steps:]
+            if math.isfinite(norm): continue
+            self.skipped += 1
+            if self.main: note(self.folder, 'step skipped', step=step, loss=str(loss), gradient_norm=str(norm), images=self.order.batch(step))
+
+    def too_many_bad(self) -> bool: return sum(self.bad) >= self.config.bad_steps
+
+    def rewind(self, step: int, event: dict):
+        "The run went back: lines after that step will be made again."
+        self.bad, self.losses, self.norms = [], [], []
+        if not self.main: return
+        note(self.folder, **event)
+        self.file.close()
+        self._open(step)
+        self.bar.reset(self.config.steps)
+        self.bar.update(step)
+
+    def _write(self, row: dict):
+        "A line in metrics.jsonl and numbers for TensorBoard; where the disk is full, not."
+        try:
+            self.file.write(json.dumps(row) + '\n')
+            for key, value in row.items():
+                if key != 'step' and value is not None: self.board.add_scalar(key, value, row['step'])
+        except OSError as e: self.say(f"numbers of step {row['step']} are not kept: {e.strerror or e}")
+
+    def stop(self, news: dict, signals: list) -> bool:
+        "Tell who follows; whether to stop, which all processes do at the same step."
         if self.follow and self.main: self.asked = bool(self.follow(news)) or self.asked
-        if self.accelerator.num_processes == 1: return self.asked
-        if not self._logged(news['step']): return False
-        return bool(self.accelerator.reduce(torch.tensor(float(self.asked), device=self.accelerator.device), 'sum') > 0)
+        if self.accelerator.num_processes == 1: return self.asked or bool(signals)
+        if self.asked or signals: self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
 
     def say(self, text: str):
         if self.main: self.bar.write(text, file=sys.stdout)
@@ -705,18 +857,16 @@ class Log:
         seconds, memory = self.rates[-1] * self.config.steps, peak_memory(self.accelerator.device)
         self.cost['measured'] = dict(seconds_per_step=self.rates[-1], seconds=seconds, memory_bytes=memory, share_of_matrix_rate=self.cost['estimate']['here'] / seconds)
         write_json(self.folder / 'plan.json', self.cost)
-        self.bar.write(f"measured: {self.rates[-1]:.3g} s a step, so {_duration(seconds)} (estimate: at least {_duration(self.cost['estimate']['here'])}); "
-                       f"memory {_gib(memory)} GiB, the libraries' own included (estimate: {_gib(self.cost['memory_bytes'])} without them)", file=sys.stdout)
+        self.say(f"measured: {self.rates[-1]:.3g} s a step, so {_duration(seconds)} (estimate: at least {_duration(self.cost['estimate']['here'])}); "
+                 f"memory {_gib(memory)} GiB, the libraries' own included (estimate: {_gib(self.cost['memory_bytes'])} without them)")
 
     def __exit__(self, *error):
-        if self.main: self.bar.close(); self.file.close(); self.board.close()
+        if not self.main: return
+        self.bar.close()
+        for writer in (self.file, self.board):
+            with contextlib.suppress(OSError): writer.close()
 
 # %% ../nbs/08_training.ipynb #e1338c87
-def _step_in(line: str) -> float:
-    "The step of a line of metrics.jsonl; infinity for one that a kill cut short."
-    try: return json.loads(line)['step']
-    except (ValueError, KeyError, TypeError): return math.inf
-
 def save_grid(
     images: Tensor,    # uint8 [B, c, h, w]
     path: Path,
@@ -746,8 +896,38 @@ def load_run(
     "The model, codec and config of a run's last checkpoint; `flow_of(config)` is what `generate` needs if the target is not the velocity."
     path = Path(path)
     if not (path / 'config.json').is_file(): raise FileNotFoundError(f"no run in {path}: it has no config.json")
-    if not checkpoints(path): raise FileNotFoundError(f"the run in {path} has no complete checkpoint yet")
+    good = good_checkpoint(path)
+    if not good: raise FileNotFoundError(f"the run in {path} has no complete checkpoint yet")
     saved = json.loads((path / 'config.json').read_text())
     config = TrainConfig.from_dict(saved['config'])
-    model = load_model(checkpoints(path)[-1] / ('ema.safetensors' if ema else 'model.safetensors'))
+    model = load_model(good / ('ema.safetensors' if ema else 'model.safetensors'))
     return model, make_codec(**saved['codec']), config
+
+# %% ../nbs/08_training.ipynb #a7f0e30f
+def main(
+    argv: list[str],   # words after `python -m xar_lab.training`
+):
+    "The command line: train what a JSON file says."
+    if len(argv) != 1: sys.exit('usage: python -m xar_lab.training config.json   (parameters of TrainConfig as JSON; those left out have their defaults)')
+    try: values = json.loads(Path(argv[0]).read_text())
+    except (OSError, ValueError) as e: sys.exit(f'{argv[0]} is not readable JSON: {e}')
+    config = None
+    try:
+        if not isinstance(values, dict): raise ValueError(f'{argv[0]} must hold names and values')
+        config = TrainConfig.from_dict(values)
+        train(config)
+    except Exception as e:
+        if config: _keep_failure(config, e)
+        if isinstance(e, (ValueError, FileNotFoundError)): sys.exit(f'{type(e).__name__}: {e}')
+        raise
+
+def _keep_failure(config: TrainConfig, e: Exception):
+    "The error in the run's folder, one file per process: the earliest is the cause."
+    try: full = resolve(config)                                      # a name that leads out of the runs is a mistake, too
+    except ValueError: return
+    folder = Path(full.runs_dir) / full.name / 'failures'
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = isinstance(e, (ValueError, FileNotFoundError))
+    (folder / f"rank_{os.environ.get('RANK', 0)}.txt").write_text(f'{type(e).__name__}: {e}' if plain else traceback.format_exc())
+
+if __name__ == '__main__' and '__file__' in globals(): main(sys.argv[1:])

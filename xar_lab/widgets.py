@@ -27,9 +27,11 @@ from .figures import BLUE, STYLE, Panel, animated, board, context_figure, entity
 from .film import Film, film_figure, save_gif, save_strip, side_by_side
 from .flow import TIMES, make_flow
 from .latents import make_codec
+from .launch import launch
+from .runs import checkpoints
 from .samples import Source
 from .sampling import GUIDANCE_SCHEDULES, SAMPLERS, generate
-from .training import TrainConfig, checkpoints, train
+from .training import TrainConfig, train
 
 # %% ../nbs/10_widgets.ipynb #5ff0ad74
 CSS = """<style>
@@ -433,9 +435,9 @@ class TrainingView(w.VBox):
         super().__init__([w.HTML(CSS), w.HBox([self.button, self.bar, self.said]), self.curves, self.samples])
         self.add_class('xar-lab')
 
-    async def run(self, config: TrainConfig) -> Path:
-        "Train, watched by this view; for a cell: `folder = await view.run(config)`. An interrupted cell ends the training as the button does."
-        try: return await asyncio.to_thread(train, config, self)
+    async def run(self, config: TrainConfig, **machines) -> Path:
+        "Train (`launch(config, **machines)`), watched by this view; for a cell: `folder = await view.run(config)`. An interrupted cell ends the training as the button does."
+        try: return await asyncio.to_thread(launch, config, self, **machines)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.stop()
             raise
