@@ -2,6 +2,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
 from xar_lab.data import SYSTEM_FOLDERS, load_dataset
@@ -32,7 +33,6 @@ def test_it_trains_and_samples_are_written_at_their_own_size(need, tmp_path):
 
 
 def test_missing_data_says_how_to_get_it(monkeypatch, tmp_path):
-    import pytest
     import xar_lab.data as data
     from torchvision.datasets import FashionMNIST
     monkeypatch.setattr(data, 'SYSTEM_FOLDERS', [])
@@ -40,6 +40,7 @@ def test_missing_data_says_how_to_get_it(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match='apt install dataset-fashion-mnist'): load_dataset('fashion_mnist', root=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_extractor_and_the_floor(need):
     "The frozen classifier is as good as promised, and real held-out images handed in as samples land on the floor; blurred ones do not."
     need(any(f.is_dir() for f in SYSTEM_FOLDERS), 'Fashion-MNIST is not installed: apt install dataset-fashion-mnist')

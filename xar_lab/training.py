@@ -498,10 +498,11 @@ def describe_plan(p: dict) -> str:
 def matrix_rate(
     device: torch.device,
     precision: str,          # 'float32' | 'bf16'
-    side: int = 2048,        # of the matrices
+    side: int | None = None, # of the matrices; None: enough to keep the device busy, and little enough not to be waited for
     repeats: int = 5,
 ) -> float:                  # FLOP/s
     "How fast this device multiplies matrices: the best of a few products."
+    side = side or (4096 if device.type == 'cuda' else 1024)
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == 'bf16' else torch.float32)
     seconds = []
     for _ in range(repeats + 1):                       # the first one warms up
@@ -737,13 +738,20 @@ def _claim(folder: Path, parts: Parts, device, precision):
     "Make the run folder with its config.json, or find the same config in it."
     path, mine = folder / 'config.json', dataclasses.asdict(parts.config)
     if path.exists():
-        theirs = json.loads(path.read_text())['config']
+        theirs = _read_config(path)['config']
         differ = [f'{k} {theirs.get(k)!r} ≠ {v!r}' for k, v in json.loads(json.dumps(mine)).items() if theirs.get(k) != v and k not in MAY_CHANGE]
         if differ: raise ValueError(f"{folder} holds a run with other parameters ({', '.join(differ[:5])}): choose another name, or remove it")
         return
     versions = {p: version(p) for p in ('xar_lab', 'torch', 'accelerate', 'numpy')} | {'python': platform.python_version()}
     write_json(path, dict(config=mine, codec=parts.codec_spec, images=dict(padding=getattr(parts.dataset, 'padding', 0), levels=getattr(parts.dataset, 'levels', 256), num_classes=parts.dataset.num_classes, class_names=list(parts.dataset.class_names)), started=parts.started, versions=versions, git_commit=_git_commit(),
                           seed=parts.config.seed, device=str(device), precision=precision))
+
+def _read_config(path: Path) -> dict:
+    "A run's config.json. `ValueError` that names it if it is none."
+    try: saved = json.loads(path.read_text())
+    except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
+    if not isinstance(saved, dict) or not isinstance(saved.get('config'), dict): raise ValueError(f"{path} is no config of a run")
+    return saved
 
 def _git_commit() -> str | None:
     here = Path(__file__).parent if '__file__' in globals() else Path.cwd()
@@ -898,7 +906,7 @@ def load_run(
     if not (path / 'config.json').is_file(): raise FileNotFoundError(f"no run in {path}: it has no config.json")
     good = good_checkpoint(path)
     if not good: raise FileNotFoundError(f"the run in {path} has no complete checkpoint yet")
-    saved = json.loads((path / 'config.json').read_text())
+    saved = _read_config(path / 'config.json')
     config = TrainConfig.from_dict(saved['config'])
     model = load_model(good / ('ema.safetensors' if ema else 'model.safetensors'))
     return model, make_codec(**saved['codec']), config
