@@ -29,7 +29,7 @@ test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
 
 lab: $(READY)
-	@$(BIN)/jupyter lab nbs/explore.ipynb
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/explore.ipynb
 
 docs: $(READY)  ## all notebooks and papers as a static site in _docs/
 	@$(BIN)/python -m xar_lab.docs

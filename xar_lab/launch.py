@@ -6,6 +6,7 @@
 __all__ = ['free_port', 'count_processes', 'launch_command', 'launch', 'Job', 'Progress']
 
 # %% ../nbs/08d_launch.ipynb #7612e8fe
+import codecs
 import dataclasses
 import os
 import signal
@@ -105,7 +106,8 @@ class Job:
 
     def _print(self):
         "What the processes print, as it comes: progress bars included."
-        while text := os.read(self.process.stdout.fileno(), 65536): print(text.decode(errors='replace'), end='', flush=True)
+        decoder = codecs.getincrementaldecoder('utf-8')('replace')                          # a letter may come in two pieces
+        while text := os.read(self.process.stdout.fileno(), 65536): print(decoder.decode(text), end='', flush=True)
 
     def wait(self, progress: 'Progress | None', every: float = .5):
         "Until the job ends; ask it to stop, with a checkpoint, when whoever follows says so."

@@ -851,9 +851,10 @@ class Log:
         except OSError as e: self.say(f"numbers of step {row['step']} are not kept: {e.strerror or e}")
 
     def stop(self, news: dict, signals: list) -> bool:
-        "Tell who follows; whether to stop, which all processes do at the same step."
+        "Tell who follows; whether to stop. Several processes agree on it where a line is logged: asking costs them a wait for the device."
         if self.follow and self.main: self.asked = bool(self.follow(news)) or self.asked
         if self.accelerator.num_processes == 1: return self.asked or bool(signals)
+        if not self._logged(news['step']): return False
         if self.asked or signals: self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
