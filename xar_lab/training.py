@@ -711,7 +711,7 @@ def _train_on(parts: Parts, network, state: State, accelerator, log: 'Log', sign
 def _save(log, state: State, config: TrainConfig, accelerator, stopped: bool = False):
     "A checkpoint, after a look whether all processes have the same weights. On a full disk the run goes on with the older one, but for the last."
     sums = accelerator.gather(torch.stack([p.detach().double().sum() for p in state.model.parameters()]).sum()[None])
-    if not torch.equal(sums, sums[:1].expand_as(sums)): raise RuntimeError(f"processes have different weights at step {state.step} (sums {sums.tolist()}): they do not train one model")
+    if len(sums) > 1 and not torch.equal(sums, sums[:1].expand_as(sums)): raise RuntimeError(f"processes have different weights at step {state.step} (sums {sums.tolist()}): they do not train one model")
     if not accelerator.is_main_process: return
     try: save_checkpoint(log.folder, state, config, stopped)
     except OSError as e:
@@ -797,8 +797,9 @@ class Log:
         "Note images that another one had to stand in for, each once."
         for i in sorted(set(bad[bad >= 0].tolist()) - self.seen):
             self.seen.add(i)
-            note(self.folder, 'image skipped', image=i, why=look_at(dataset, i)[0])
-            self.say(f'{look_at(dataset, i)[0]}; another one takes its place (listed in faults.jsonl)')
+            why, _ = look_at(dataset, i)
+            note(self.folder, 'image skipped', image=i, why=why)
+            self.say(f'{why}; another one takes its place (listed in faults.jsonl)')
 
     def step(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> dict:       # what there is to tell
         self.losses.append(loss)

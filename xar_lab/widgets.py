@@ -205,7 +205,7 @@ class EntityExplorer(Explorer):
         self._listen()
 
     def _listen(self):
-        "Clicks on any picture choose the entity there; on the mask, the entity of the row."
+        "A click on a picture chooses the entity there."
         for trace in self.shown.data:
             if trace.type == 'image' and not trace._click_callbacks: trace.on_click(self._clicked)
 
