@@ -26,13 +26,12 @@ from .flow import LinearFlow
 
 # %% ../nbs/09d_figures.ipynb #05152d02
 def photo(
-    side: int = 128,            # pixels
-    name: str = 'flower.jpg',   # 'flower.jpg' | 'china.jpg'
-) -> Tensor:                    # float32[1, 3, side, side] in [−1, 1]
+    side: int = 128,   # pixels
+) -> Tensor:           # float32[1, 3, side, side] in [−1, 1]
     "The middle of a photograph that comes with scikit-learn."
     from PIL import Image, ImageOps
     from sklearn.datasets import load_sample_image
-    image = ImageOps.fit(Image.fromarray(load_sample_image(name)), (side, side))
+    image = ImageOps.fit(Image.fromarray(load_sample_image('flower.jpg')), (side, side))
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
 
 # %% ../nbs/09d_figures.ipynb #15823e02

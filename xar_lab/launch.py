@@ -8,6 +8,7 @@ __all__ = ['free_port', 'count_processes', 'launch_command', 'launch', 'Job', 'P
 # %% ../nbs/08d_launch.ipynb #7612e8fe
 import codecs
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,6 @@ from typing import Callable
 import psutil
 import torch
 
-from .runs import read_lines
 from .shards import write_json
 from .training import TrainConfig, resolve, train
 
@@ -135,15 +135,25 @@ class Progress:
 
     def __init__(self, folder: Path, follow: Callable[[dict], bool]):
         self.folder, self.follow = folder, follow
-        self.lines, self.pictures, self.asked = len(read_lines(folder / 'metrics.jsonl')), set(self._grids()), False
+        self.pictures, self.asked, self.at = set(self._grids()), False, 0
+        self._rows()                                                # what is there already is no news
+
+    def _rows(self) -> list[dict]:
+        "Lines of metrics.jsonl that were not read before."
+        path = self.folder / 'metrics.jsonl'
+        if not path.is_file(): return []
+        self.at = min(self.at, path.stat().st_size)                 # shorter: the run went back
+        with path.open('rb') as file:
+            file.seek(self.at)
+            whole = file.read().rpartition(b'\n')[0]
+        self.at += len(whole) + bool(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
     def _grids(self) -> list[Path]: return sorted((self.folder / 'samples').glob('step_*.png'))
 
     def tell(self) -> bool:
         "Pass on what is new; whether to stop."
-        lines = read_lines(self.folder / 'metrics.jsonl')
-        for row in lines[self.lines:]: self.asked = bool(self.follow(row)) or self.asked
-        self.lines = len(lines)
+        for row in self._rows(): self.asked = bool(self.follow(row)) or self.asked
         for path in [p for p in self._grids() if p not in self.pictures]:
             self.pictures.add(path)
             self.asked = bool(self.follow(dict(step=int(path.stem[5:]), samples=path))) or self.asked

@@ -74,11 +74,13 @@ def read_meta(
 
 def damage(
     checkpoint: Path,
-) -> str | None:       # None: there is none
+    only: str | None = None,   # the one file that will be read; None: all
+) -> str | None:               # None: there is none
     "What is wrong with a checkpoint: a file that is missing or has another size or hash."
     try: files = read_meta(checkpoint).get('files', {})
     except ValueError as e: return str(e)
     for name, known in files.items():
+        if only not in (None, name): continue
         path = checkpoint / name
         if path.name != name or not path.is_file(): return f'{name} is missing'
         if path.stat().st_size != known['bytes']: return f"{name} has {path.stat().st_size:,} bytes instead of {known['bytes']:,}"
@@ -87,10 +89,11 @@ def damage(
 def good_checkpoint(
     folder: str | Path,        # of a run
     set_aside: bool = False,   # rename damaged ones to damaged_step_…
+    only: str | None = None,   # the one file that will be read; None: all
 ) -> Path | None:
     "The newest undamaged checkpoint; damaged ones are skipped with a message."
     for path in reversed(checkpoints(folder)):
-        fault = damage(path)
+        fault = damage(path, only)
         if not fault: return path
         print(f"{path} is damaged ({fault}): {'set aside' if set_aside else 'skipped'}, the one before it is taken")
         if set_aside: os.replace(path, path.with_name(f'damaged_{path.name}.{time.time_ns()}'))

@@ -14,6 +14,7 @@ __all__ = ['HAS_COMPILER', 'DATASET_OF', 'DATASET_DEFAULTS', 'GENERIC_DEFAULTS',
 # %% ../nbs/08_training.ipynb #4951ceb9
 import contextlib
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -46,7 +47,7 @@ from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
 from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
-from .runs import alone, good_checkpoint, note, read_lines, read_meta, step_of, write_checkpoint
+from .runs import alone, checkpoints, good_checkpoint, note, read_lines, read_meta, step_of, write_checkpoint
 from .sampling import SAMPLERS, generate, guidance_weights
 from .shards import device_of, write_json
 
@@ -322,7 +323,7 @@ def read_start(
     "Weights to start from, and what their classes are called if that is known. `FileNotFoundError` for nothing there."
     path = Path(path)
     if path.is_dir():
-        good = good_checkpoint(path)
+        good = good_checkpoint(path, only='ema.safetensors')
         if not good: raise FileNotFoundError(f"init_from: {path} holds no complete checkpoint of a run")
         return load_model(good / 'ema.safetensors'), json.loads((path / 'config.json').read_text()).get('images', {}).get('class_names')
     return (load_model(path) if path.suffix == '.safetensors' else load_published(path)), None
@@ -495,14 +496,14 @@ def describe_plan(p: dict) -> str:
             f"{p['steps']:,} steps of {p['batch_size']:,} images ({p['processes']} device{'s' * (p['processes'] > 1)} × {p['micro_batch']} at once × {p['rounds']} round{'s' * (p['rounds'] > 1)}) = {p['epochs']:,.3g} epochs")
 
 # %% ../nbs/08_training.ipynb #9c95dc73
+@functools.cache
 def matrix_rate(
     device: torch.device,
     precision: str,          # 'float32' | 'bf16'
-    side: int | None = None, # of the matrices; None: enough to keep the device busy, and little enough not to be waited for
+    side: int = 2048,        # of the matrices
     repeats: int = 5,
 ) -> float:                  # FLOP/s
-    "How fast this device multiplies matrices: the best of a few products."
-    side = side or (4096 if device.type == 'cuda' else 1024)
+    "How fast this device multiplies matrices: the best of a few products, measured once in a process."
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == 'bf16' else torch.float32)
     seconds = []
     for _ in range(repeats + 1):                       # the first one warms up
@@ -604,7 +605,7 @@ def train(
             held.enter_context(alone(folder))
         with accelerator.main_process_first():
             _claim(folder, parts, device, precision)
-            good = good_checkpoint(folder, set_aside=main)
+            good = good_checkpoint(folder, set_aside=True) if main else (checkpoints(folder) or [None])[-1]      # the others find what is left
         if good and step_of(good) >= config.steps:
             if main: print(f"{folder} is finished ({config.steps} steps); to train again, choose another name or remove it")
             return folder
@@ -906,11 +907,12 @@ def load_run(
     "The model, codec and config of a run's last checkpoint; `flow_of(config)` is what `generate` needs if the target is not the velocity."
     path = Path(path)
     if not (path / 'config.json').is_file(): raise FileNotFoundError(f"no run in {path}: it has no config.json")
-    good = good_checkpoint(path)
+    name = 'ema.safetensors' if ema else 'model.safetensors'
+    good = good_checkpoint(path, only=name)
     if not good: raise FileNotFoundError(f"the run in {path} has no complete checkpoint yet")
     saved = _read_config(path / 'config.json')
     config = TrainConfig.from_dict(saved['config'])
-    model = load_model(good / ('ema.safetensors' if ema else 'model.safetensors'))
+    model = load_model(good / name)
     return model, make_codec(**saved['codec']), config
 
 # %% ../nbs/08_training.ipynb #a7f0e30f

@@ -24,7 +24,7 @@ from .context import CONTEXTS, make_context
 from .data import project_root, stream_seed
 from .entities import LAYOUTS, ORDERS, EntityLayout, make_layout
 from .figures import BLUE, STYLE, Panel, animated, board, context_figure, entity_figure, photo
-from .film import Film, film_figure, save_gif, save_strip, side_by_side
+from .film import Film, film_figure, save_gif, save_strip, side_by_side, to_pil
 from .flow import TIMES, make_flow
 from .latents import make_codec
 from .launch import launch
@@ -397,11 +397,10 @@ def film_widget(
 ) -> w.VBox:
     "A film that plays where no kernel runs: state and clean estimate of some frames, a slider, a button."
     import io
-    from xar_lab.film import _pil
     pictures = []
     for i in film.pick(most):
         file = io.BytesIO()
-        _pil(side_by_side(film, i), side).save(file, 'PNG', optimize=True)
+        to_pil(side_by_side(film, i), side).save(file, 'PNG', optimize=True)
         caption = w.Label(film.title(i))
         pictures.append(w.VBox([w.Image(value=file.getvalue(), format='png', layout=w.Layout(width='fit-content')), caption]))
     play, slider = player(len(pictures), 'frame')
