@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from xar_lab.launch import free_port
 
-PATIENCE = 100_000              # milliseconds: a small model is trained meanwhile
+PATIENCE = 300_000              # milliseconds until something counts as hanging: a small model is trained meanwhile, on cores that are shared with other tests
 
 
 @pytest.fixture(scope='session')
@@ -67,6 +67,7 @@ def run_all(page, address, notebook):
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.locator('#jp-mainmenu-run').get_by_text('Run All Cells', exact=True).click()
+    page.wait_for_function("[...document.querySelectorAll('.jp-InputPrompt')].some(p => /\\[[*\\d]/.test(p.textContent))", timeout=30_000)   # the cells were really sent
 
 
 def pictures(explorer):
