@@ -17,6 +17,7 @@ from conftest import BIN, papermill, printed
 from xar_lab.checkpoints import read_tensors
 from xar_lab.launch import free_port
 from xar_lab.runs import checkpoints, list_runs, read_lines, read_meta
+from xar_lab.training import load_run
 
 CONFIG = dict(batch_size=32, log_every=1, sample_steps=1, sample_every=1000, precision='float32', lr=1e-3)
 
@@ -75,6 +76,26 @@ def test_two_processes_in_rounds_killed_and_resumed(tmp_path):
     assert read_meta(checkpoints(tmp_path / 'broken')[-1])['step'] < 30
     assert run([*torchrun(2), *job(tmp_path, 'broken', **values)[-1:]]).returncode == 0
     for name in ('model', 'ema', 'optimizer'): assert same(weights(tmp_path / 'whole', name), weights(tmp_path / 'broken', name)), name
+
+
+def test_a_sharded_run_is_the_same_run(tmp_path):
+    "FSDP beside copies of the model: gradients, losses, checkpoints; resumed, and read by one process."
+    values = dict(steps=8, save_every=1, keep=8, micro_batch=8, dropout=.1, sample_every=8)
+    for name, fsdp in (('copies', False), ('sharded', True)): assert run([*torchrun(2), *job(tmp_path, name, fsdp=fsdp, **values)[-1:]]).returncode == 0
+    copies, sharded = tmp_path / 'copies', tmp_path / 'sharded'
+    for key in ('loss', 'gradient_norm'):
+        a, b = (torch.tensor([row[key] for row in read_lines(folder / 'metrics.jsonl')]) for folder in (copies, sharded))
+        assert len(a) == 8 and (a / b - 1).abs().max() < 1e-5, key
+    first = [{k: v for k, v in read_tensors(checkpoints(folder)[0] / 'optimizer.safetensors').items() if k.endswith('exp_avg')} for folder in (copies, sharded)]
+    assert sum((first[0][k] - first[1][k]).square().sum() for k in first[0]).sqrt() < 1e-5 * sum(v.square().sum() for v in first[0].values()).sqrt()
+    assert (sharded / 'samples' / 'step_00000008.png').is_file()
+    assert json.loads((sharded / 'plan.json').read_text())['memory_bytes'] < .9 * json.loads((copies / 'plan.json').read_text())['memory_bytes']
+
+    ends = {name: weights(sharded, name) for name in ('model', 'ema', 'optimizer')}
+    for path in checkpoints(sharded)[4:]: shutil.rmtree(path)
+    assert run([*torchrun(2), *job(tmp_path, 'sharded', fsdp=True, **values)[-1:]]).returncode == 0
+    for name, end in ends.items(): assert same(end, weights(sharded, name)), name                           # to the last bit
+    assert load_run(sharded)[0].pred.weight.equal(ends['ema']['pred.weight'])                               # by one process, whole
 
 
 @pytest.mark.slow

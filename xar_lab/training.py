@@ -7,7 +7,7 @@ __all__ = ['HAS_COMPILER', 'DATASET_OF', 'DATASET_DEFAULTS', 'GENERIC_DEFAULTS',
            'GUIDANCE', 'MAY_CHANGE', 'TrainConfig', 'resolve', 'recipe_of', 'read_parameters', 'only_known',
            'learning_rate', 'Parts', 'build', 'outline', 'open_dataset', 'read_start', 'flow_of', 'Guarded', 'look_at',
            'Draws', 'draw', 'batch_loss', 'autocast', 'plan', 'pick_micro_batch', 'describe_plan', 'matrix_rate',
-           'estimate', 'describe_time', 'memory_of', 'peak_memory', 'make_optimizer', 'make_ema', 'State',
+           'estimate', 'describe_time', 'memory_of', 'peak_memory', 'make_optimizer', 'make_ema', 'State', 'tensors_of',
            'save_checkpoint', 'load_checkpoint', 'pick_precision', 'train', 'stop_signals', 'Log', 'save_grid',
            'sample_grid', 'load_run', 'main']
 
@@ -45,6 +45,7 @@ from .context import Context, View, make_context
 from .data import BatchOrder, MissingData, load_dataset, stream_seed, to_uint8
 from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
+from .fsdp import FSDPModule, check_processes, gather, in_one_piece, like, shard
 from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
 from .runs import alone, checkpoints, good_checkpoint, note, read_lines, read_meta, step_of, write_checkpoint
@@ -100,6 +101,7 @@ class TrainConfig:
     compile: bool | None = None        # torch.compile: about a minute first, then faster steps; needs a C++ compiler; None: the data set's own
     micro_batch: int | None = None     # images that a device works on at once, their gradients added up; None: as many as fit into its memory
     activation_checkpointing: bool = False  # compute blocks anew in the backward pass: much less memory, about a third more time
+    fsdp: bool = False                 # split weights, gradients and optimizer among the processes, for models too large for one device
     tf32: bool = False                 # on NVIDIA GPUs: float32 products in TF32
     workers: int = 0                   # processes that load images; 0: none
     # what to keep
@@ -175,7 +177,7 @@ def _check(c: TrainConfig):
     for name in ('dataset_options', 'layout_options', 'context_options', 'flow_options', 'codec_options'): need(isinstance(getattr(c, name), dict), name, 'a dict of names and values')
     for name in ('dataset', 'name', 'codec', 'times', 'init_from'): need(getattr(c, name) is None or isinstance(getattr(c, name), str), name, 'a string')
     for name in ('model', 'layout', 'context', 'flow', 'target', 'order', 'runs_dir', 'plan_device'): need(isinstance(getattr(c, name), str), name, 'a string')
-    for name in ('flip', 'compile', 'activation_checkpointing', 'tf32', 'fallback'): need(none(name) or isinstance(getattr(c, name), bool), name, 'true or false')
+    for name in ('flip', 'compile', 'activation_checkpointing', 'fsdp', 'tf32', 'fallback'): need(none(name) or isinstance(getattr(c, name), bool), name, 'true or false')
     recipe_of(c.recipe, c.model)
     if c.compile and not HAS_COMPILER: raise ValueError("compile needs a C++ compiler (g++, or the one named by CXX), and there is none here: leave compile off")
     guidance_weights(1. if c.guidance is None else c.guidance, c.guidance_schedule or 'linear', 1)
@@ -467,12 +469,13 @@ def plan(
     parameters = sum(p.numel() for p in model.parameters())
     own = sum(p.nbytes for p in model.parameters())
     activations, blocks = max(0, sum(size for size, _ in kept.values()) - own), sum(model.config.depth)
+    states = 20 * parameters // processes + 8 * parameters // blocks if c.fsdp else 20 * parameters           # weights, average, gradient, two moments; sharded: and a whole block with its gradient
     if c.activation_checkpointing: activations = activations // blocks + blocks * length * model.config.width * 4      # one block's, and what each starts from
     return dict(model=c.model, dataset=c.dataset, images=len(parts.dataset), layout=repr(parts.layout), context=c.context,
                 sequence_length=length, parameters=parameters, steps=c.steps, batch_size=c.batch_size,
                 epochs=c.steps * c.batch_size / len(parts.dataset), flops_per_image=(4 if c.activation_checkpointing else 3) * counter.get_total_flops(),
-                processes=processes, micro_batch=(micro := pick_micro_batch(c, processes, memory - 20 * parameters, activations)), rounds=math.ceil(c.batch_size / processes / micro),
-                memory_bytes=20 * parameters + micro * activations, memory_per_image=activations)
+                processes=processes, micro_batch=(micro := pick_micro_batch(c, processes, memory - states, activations)), rounds=math.ceil(c.batch_size / processes / micro),
+                memory_bytes=states + micro * activations, memory_per_image=activations)
 
 def pick_micro_batch(
     config: TrainConfig,
@@ -560,25 +563,31 @@ class State:
     step: int = 0        # steps done
     returns: int = 0     # times that the run went back to a checkpoint
 
-def save_checkpoint(folder: Path, state: State, config: TrainConfig, stopped: bool = False):
-    "Write checkpoints/step_XXXXXXXX: weights, their average, the optimizer. Randomness and the order of data are functions of the step."
+def tensors_of(
+    state: State,
+    keep: bool = True,             # False: only take part in gathering split ones
+) -> dict[str, dict[str, Tensor]]:
+    "All tensors of a checkpoint, whole."
     moments = {f'{name}/{key}': value for name, p in state.model.named_parameters() for key, value in state.optimizer.state[p].items()}
+    return {name: gather(tensors, keep) for name, tensors in dict(model=state.model.state_dict(), ema=state.ema.module.state_dict(), optimizer=moments).items()}
+
+def save_checkpoint(folder: Path, state: State, tensors: dict[str, dict[str, Tensor]], config: TrainConfig, stopped: bool = False):
+    "Write checkpoints/step_XXXXXXXX: weights, their average, the optimizer. Randomness and the order of data are functions of the step."
     def write(path):
-        save_model(state.model, path / 'model.safetensors')
-        save_model(state.ema.module, path / 'ema.safetensors')
-        save_tensors(moments, path / 'optimizer.safetensors')
+        for name in ('model', 'ema'): save_model(state.model, path / f'{name}.safetensors', tensors[name])
+        save_tensors(tensors['optimizer'], path / 'optimizer.safetensors')
     write_checkpoint(folder, state.step, write, dict(precision=state.precision, returns=state.returns, stopped=stopped), config.keep, config.milestone_every)
 
 def load_checkpoint(path: Path, state: State):
     "Put a checkpoint's values in place."
     meta = read_meta(path)
-    state.model.load_state_dict(read_tensors(path / 'model.safetensors'))
-    state.ema.module.load_state_dict(read_tensors(path / 'ema.safetensors'))
+    for model, name in ((state.model, 'model'), (state.ema.module, 'ema')): model.load_state_dict(like(read_tensors(path / f'{name}.safetensors'), model.state_dict()))
     state.step, state.precision, state.returns = meta['step'], meta.get('precision', state.precision), meta.get('returns', 0)
     state.ema.n_averaged.fill_(state.step)
     values = read_tensors(path / 'optimizer.safetensors')
     for name, p in state.model.named_parameters():
-        state.optimizer.state[p] = {key: values[f'{name}/{key}'].to(p.device) for key in ('step', 'exp_avg', 'exp_avg_sq')}
+        moments = {key: values[f'{name}/{key}'].to(p.device) for key in ('step', 'exp_avg', 'exp_avg_sq')}
+        state.optimizer.state[p] = moments | like({key: moments[key] for key in ('exp_avg', 'exp_avg_sq')}, dict(exp_avg=p, exp_avg_sq=p))
 
 # %% ../nbs/08_training.ipynb #82988534
 def pick_precision(precision: str, device: torch.device) -> str:
@@ -598,6 +607,7 @@ def train(
     precision = pick_precision(config.precision, device)
     parts = _build_or_plan(config, device, precision)                   # every mistake in names, data and sizes shows here
     config, accelerator = parts.config, _accelerator(parts.config, device)
+    if config.fsdp: check_processes(accelerator.num_processes)
     folder, main = Path(config.runs_dir) / config.name, accelerator.is_main_process
     with contextlib.ExitStack() as held:
         if main:
@@ -615,9 +625,8 @@ def train(
         if main:
             print(describe_plan(cost), describe_time(cost['estimate'], config), *(f'{config.init_from}: {group}: {what}' for group, what in parts.started.items()), sep='\n')
             write_json(folder / 'plan.json', cost)
-        optimizer, ema = make_optimizer(parts.model, config), make_ema(parts.model, config.ema)
-        network = accelerator.prepare(parts.model)
-        state = State(parts.model, ema.to(accelerator.device), optimizer, precision)
+        network, ema = _spread_out(parts.model, make_ema(parts.model, config.ema), config, accelerator)
+        state = State(parts.model, ema, make_optimizer(parts.model, config), precision)
         if good: load_checkpoint(good, state)
         parts.model.recompute = config.activation_checkpointing
         parts.model.train()
@@ -644,11 +653,20 @@ def _build_or_plan(config: TrainConfig, device, precision) -> Parts:
         print(describe_plan(cost), describe_time(estimate({**cost, 'processes': 1}, config, device, precision), config), sep='\n')
         raise
 
+def _spread_out(model: XAR, ema: AveragedModel, config: TrainConfig, accelerator) -> tuple:
+    "The network to train with and the average: on this process's device, copied to all processes or split among them."
+    ema = ema.to(accelerator.device)
+    if not config.fsdp: return accelerator.prepare(model), ema
+    model = model.to(accelerator.device)
+    for block in [*model.encoder_blocks, *model.decoder_blocks] if config.compile else (): block.compile()
+    shard(ema.module, accelerator.device)
+    return shard(model, accelerator.device), ema
+
 def _accelerator(config: TrainConfig, device):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())    # one process may train twice, elsewhere or otherwise
-    return Accelerator(cpu=device.type == 'cpu', mixed_precision='no', dynamo_backend='inductor' if config.compile else 'no')     # precision: see `autocast`
+    return Accelerator(cpu=device.type == 'cpu', mixed_precision='no', dynamo_backend='inductor' if config.compile and not config.fsdp else 'no')     # precision: see `autocast`
 
 @contextlib.contextmanager
 def _tf32(wanted: bool):
@@ -686,11 +704,11 @@ def _train_on(parts: Parts, network, state: State, accelerator, log: 'Log', sign
         torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, accelerator.process_index))
         for group in state.optimizer.param_groups: group['lr'] = learning_rate(config, state.step)
         for part in rounds:
-            with contextlib.nullcontext() if part is rounds[-1] else accelerator.no_sync(network):        # devices meet once per step
+            with _meeting(network, accelerator, part is rounds[-1]):
                 loss = batch_loss(parts, network, images[part].to(device), labels[part].to(device), draws.part(part), state.precision) * (len(labels[part]) / size)
                 accelerator.backward(loss)
             total += loss.detach()
-        norm = accelerator.clip_grad_norm_(parts.model.parameters(), config.clip).detach()
+        norm = in_one_piece(accelerator.clip_grad_norm_(parts.model.parameters(), config.clip).detach())
         state.optimizer.found_inf = (~norm.isfinite()).float()            # with this, fused AdamW leaves weights and moments as they are
         state.optimizer.step()
         state.optimizer.zero_grad()
@@ -700,21 +718,40 @@ def _train_on(parts: Parts, network, state: State, accelerator, log: 'Log', sign
         if log.too_many_bad(): return True
         due = state.step % config.save_every == 0 or state.step == config.steps
         if due: _save(log, state, config, accelerator)
-        if main and (state.step % config.sample_every == 0 or state.step == config.steps):
-            news['samples'] = log.folder / 'samples' / f'step_{state.step:08d}.png'
-            with autocast(device, state.precision): sample_grid(parts, state.ema.module, news['samples'])
+        if state.step % config.sample_every == 0 or state.step == config.steps:
+            averaged = _whole_model(state.ema.module, main, device)
+            if main:
+                news['samples'] = log.folder / 'samples' / f'step_{state.step:08d}.png'
+                with autocast(device, state.precision): sample_grid(parts, averaged, news['samples'])
         if log.stop(news, signals):
             if not due: _save(log, state, config, accelerator, stopped=True)
             log.say(f'stopped at step {state.step} of {config.steps}, with a checkpoint: train again to go on')
             return False
     return False
 
+def _meeting(network, accelerator, last: bool):
+    "Devices add up their gradients once per step, in the last round."
+    if not isinstance(network, FSDPModule): return contextlib.nullcontext() if last else accelerator.no_sync(network)
+    network.set_requires_gradient_sync(last)
+    return contextlib.nullcontext()
+
+def _whole_model(model: XAR, keep: bool, device) -> XAR | None:
+    "A model that may be split among processes, whole, for the process that keeps it."
+    if not isinstance(model, FSDPModule): return model
+    values = gather(model.state_dict(), keep)
+    if not keep: return None
+    with torch.device('meta'): whole_one = XAR(model.config, model.layout)
+    whole_one.load_state_dict({name: value.to(device) for name, value in values.items()}, assign=True)
+    return whole_one
+
 def _save(log, state: State, config: TrainConfig, accelerator, stopped: bool = False):
     "A checkpoint, after a look whether all processes have the same weights. On a full disk the run goes on with the older one, but for the last."
-    sums = accelerator.gather(torch.stack([p.detach().double().sum() for p in state.model.parameters()]).sum()[None])
-    if len(sums) > 1 and not torch.equal(sums, sums[:1].expand_as(sums)): raise RuntimeError(f"processes have different weights at step {state.step} (sums {sums.tolist()}): they do not train one model")
+    if not config.fsdp:
+        sums = accelerator.gather(torch.stack([p.detach().double().sum() for p in state.model.parameters()]).sum()[None])
+        if len(sums) > 1 and not torch.equal(sums, sums[:1].expand_as(sums)): raise RuntimeError(f"processes have different weights at step {state.step} (sums {sums.tolist()}): they do not train one model")
+    tensors = tensors_of(state, keep=accelerator.is_main_process)
     if not accelerator.is_main_process: return
-    try: save_checkpoint(log.folder, state, config, stopped)
+    try: save_checkpoint(log.folder, state, tensors, config, stopped)
     except OSError as e:
         kept = good_checkpoint(log.folder)
         kept = f'{kept.name} is kept' if kept else 'there is none yet'
@@ -733,7 +770,7 @@ def _go_back(state: State, folder: Path, config: TrainConfig, log: 'Log'):
     log.rewind(state.step, dict(event='went back', at=at, to=state.step, precision=state.precision))
 
 # %% ../nbs/08_training.ipynb #99436789
-MAY_CHANGE = {'runs_dir', 'device', 'compile', 'micro_batch', 'workers', 'log_every', 'sample_every', 'save_every', 'keep', 'milestone_every', 'activation_checkpointing', 'tf32', 'bad_images', 'bad_steps', 'fallback', 'plan_devices', 'plan_device', 'plan_tflops', 'plan_share', 'plan_memory'}   # not what is learned
+MAY_CHANGE = {'runs_dir', 'device', 'compile', 'micro_batch', 'workers', 'log_every', 'sample_every', 'save_every', 'keep', 'milestone_every', 'activation_checkpointing', 'fsdp', 'tf32', 'bad_images', 'bad_steps', 'fallback', 'plan_devices', 'plan_device', 'plan_tflops', 'plan_share', 'plan_memory'}   # not what is learned
 
 def _claim(folder: Path, parts: Parts, device, precision):
     "Make the run folder with its config.json, or find the same config in it."
