@@ -66,6 +66,17 @@ class View:
         ids = self.group_ids(layout)
         return self.sees[..., ids, :][..., ids]
 
+    def pieces(self, layout: EntityLayout) -> list[tuple[slice, list[slice]]]:
+        "The mask as few rectangles: runs of tokens that see the same, and the runs of tokens that they see. `ValueError` if images differ."
+        if self.sees.ndim == 3: raise ValueError("view: pieces are the same for all images, but sees is [B, G, G]")
+        ends = [0, *torch.tensor(self.sizes(layout), device='cpu').cumsum(0).tolist()]
+        new_row = [True, *(self.sees[1:] != self.sees[:-1]).any(1).tolist(), True]
+        starts = [g for g, new in enumerate(new_row) if new]
+        def runs(row):                                                                # of true entries, as slices of tokens
+            edges = torch.cat([row.new_zeros(1), row, row.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
+            return [slice(ends[a], ends[b]) for a, b in zip(edges[::2], edges[1::2])]
+        return [(slice(ends[a], ends[b]), runs(self.sees[a])) for a, b in zip(starts, starts[1:])]
+
 # %% ../nbs/02_context.ipynb #865d5321
 class Context:
     "Base of the contexts: block-causal, one independent time per entity. Subclasses override `sample`, `view` or both."

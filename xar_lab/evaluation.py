@@ -375,6 +375,7 @@ def evaluate(
     batch_size: int = 250,                # images at a time
     processes: int = 1,                   # for a run: that draw samples
     device: str = 'auto',                 # 'auto' | 'cpu' | 'cuda'
+    compile: bool = False,                # the model's blocks first: worth it for many images
     progress: bool = True,
     **comparison,                         # of `measure`: extractor, extractor_weights, extractor_sha256, resamplings
 ) -> EvalReport:
@@ -397,11 +398,12 @@ def evaluate(
     folder, shards = Path(folder), Path(folder) / 'shards'
     if isinstance(run_or_model, XAR):
         weights = None
+        if compile: model.compile_blocks()
         images, cost = draw_samples(model.to(device_of(0, device)), codec, labels, dataset=open_real(real), seed=seed, batch_size=batch_size,
                                     precision=config.precision, progress=progress, flow=flow or make_flow(), **sampling)
     else:
         weights, drawn = source.facts(), draw_shards(source, labels, shards, sampling=sampling, seed=seed, shard_size=batch_size, batch_size=batch_size, processes=processes,
-                                                     precision=config.precision, device=device, progress=progress)
+                                                     precision=config.precision, device=device, compile=compile, progress=progress)
         images, cost = drawn.all(), drawn.cost
     numbers = measure(images, labels, real, seed=seed, device=device, progress=progress, **comparison)
     numbers['metrics'] |= dict(nfe=cost['nfe'])

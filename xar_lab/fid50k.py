@@ -153,6 +153,7 @@ def fid50k(
     batch_size: int = 50,                  # images at a time
     npz: bool = False,                     # also write samples.npz, in ADM's layout
     device: str = 'auto',                  # 'auto' | 'cpu' | 'cuda'
+    compile: bool = False,                 # the model's blocks first: worth it for many images
     progress: bool = True,
 ) -> FIDReport:
     "The published protocol, resumable at every point. `ValueError`, `FileNotFoundError` before any work. Sources: Heusel et al. 2017, Dhariwal & Nichol 2021 (ADM)."
@@ -177,7 +178,7 @@ def fid50k(
     checks, timing['reference'] = self_check(statistics, real_features, own=real.statistics is None), time.perf_counter() - started
 
     drawn = draw_shards(source, labels, folder / 'shards', sampling=sampling, seed=seed, shard_size=shard_size, batch_size=batch_size, processes=processes,
-                        precision=precision, device=device, progress=progress)
+                        precision=precision, device=device, compile=compile, progress=progress)
     found, timing['features'] = find_in_shards(drawn, extractor, extractor_weights, weights_hash, processes=processes, device=device, batch_size=batch_size, progress=progress)
     started = time.perf_counter()
     metrics = compare(found, statistics, real_features)

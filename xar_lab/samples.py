@@ -190,9 +190,10 @@ def _like(dataset) -> SimpleNamespace:
     return SimpleNamespace(padding=getattr(dataset, 'padding', 0), levels=getattr(dataset, 'levels', 256), num_classes=dataset.num_classes, class_names=list(dataset.class_names))
 
 # %% ../nbs/08c_samples.ipynb #acf75787
-def _draw_pieces(pieces, report, rank, source: Source, labels: Tensor, folder: Path, shard_size: int, batch_size: int, seed: int, precision: str, device: str, sampling: dict):
+def _draw_pieces(pieces, report, rank, source: Source, labels: Tensor, folder: Path, shard_size: int, batch_size: int, seed: int, precision: str, device: str, compile: bool, sampling: dict):
     model, codec, flow, like = source.open()
     model.to(device_of(rank, device))
+    if compile: model.compile_blocks()
     for k in pieces:
         first = k * shard_size
         images, cost = draw_samples(model, codec, labels[first:first + shard_size], dataset=like, seed=seed, first=first, batch_size=batch_size, precision=precision,
@@ -213,6 +214,7 @@ def draw_shards(
     processes: int = 1,          # one per GPU; on a CPU they share its cores
     precision: str = 'auto',     # 'auto' | 'float32' | 'bf16'
     device: str = 'auto',        # 'auto' | 'cpu' | 'cuda'
+    compile: bool = False,       # the blocks first: worth it for many images
     progress: bool = True,
 ) -> 'DrawnImages':
     "One image per label, in shards. Goes on where a killed job stopped. `ValueError` for shards of another plan."
@@ -225,7 +227,7 @@ def draw_shards(
     todo = [k for k in range(-(-len(labels) // shard_size)) if not (folder / f'shard-{k:05d}.json').is_file()]
     waiting = sum(min(len(labels), (k + 1) * shard_size) - k * shard_size for k in todo)
     if progress and waiting < len(labels): print(f"{len(labels) - waiting:,} of {len(labels):,} samples are there already")
-    run_pieces(_draw_pieces, todo, (source, labels, folder, shard_size, batch_size, seed, precision, device, sampling), processes, total=waiting, desc='sample', unit='image', progress=progress)
+    run_pieces(_draw_pieces, todo, (source, labels, folder, shard_size, batch_size, seed, precision, device, compile, sampling), processes, total=waiting, desc='sample', unit='image', progress=progress)
     return DrawnImages(folder)
 
 # %% ../nbs/08c_samples.ipynb #7bd6322a

@@ -98,7 +98,7 @@ class TrainConfig:
     seed: int = 0                      # fixes the result
     precision: str = 'auto'            # 'auto' | 'float32' | 'bf16' (autocast; auto: where the processor is fast at it)
     device: str = 'auto'               # 'auto' | 'cpu' | 'cuda'
-    compile: bool | None = None        # torch.compile: about a minute first, then faster steps; needs a C++ compiler; None: the data set's own
+    compile: bool | None = None        # torch.compile of the blocks: half a minute first (less the next time), then faster steps; needs a C++ compiler; None: the data set's own
     micro_batch: int | None = None     # images that a device works on at once, their gradients added up; None: as many as fit into its memory
     activation_checkpointing: bool = False  # compute blocks anew in the backward pass: much less memory, about a third more time
     fsdp: bool = False                 # split weights, gradients and optimizer among the processes, for models too large for one device
@@ -117,7 +117,7 @@ class TrainConfig:
     bad_steps: int = 10                # steps whose loss or gradient is no number are skipped; with so many of them the run goes back to its last checkpoint, once
     fallback: bool = True              # … and from there on in float32 (advice of the published code); false: in the same precision
     # how to sample
-    sampler: str | None = None         # 'euler' | 'heun' | 'sde' | a registered one; None: the recipe's ('sde'), else 'euler'
+    sampler: str | None = None         # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | a registered one; None: the recipe's ('sde'), else 'euler'
     sample_steps: int | None = None    # per entity; None: the data set's own
     guidance: float | None = None      # 1: none; None: the data set's own
     guidance_schedule: str | None = None  # over entities: 'linear' (published ramp) | 'constant'; None: the data set's own
@@ -656,9 +656,9 @@ def _build_or_plan(config: TrainConfig, device, precision) -> Parts:
 def _spread_out(model: XAR, ema: AveragedModel, config: TrainConfig, accelerator) -> tuple:
     "The network to train with and the average: on this process's device, copied to all processes or split among them."
     ema = ema.to(accelerator.device)
+    if config.compile: model.compile_blocks()
     if not config.fsdp: return accelerator.prepare(model), ema
     model = model.to(accelerator.device)
-    for block in [*model.encoder_blocks, *model.decoder_blocks] if config.compile else (): block.compile()
     shard(ema.module, accelerator.device)
     return shard(model, accelerator.device), ema
 
@@ -666,7 +666,7 @@ def _accelerator(config: TrainConfig, device):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())    # one process may train twice, elsewhere or otherwise
-    return Accelerator(cpu=device.type == 'cpu', mixed_precision='no', dynamo_backend='inductor' if config.compile and not config.fsdp else 'no')     # precision: see `autocast`
+    return Accelerator(cpu=device.type == 'cpu', mixed_precision='no', dynamo_backend='no')     # precision: see `autocast`; compiling: block by block
 
 @contextlib.contextmanager
 def _tf32(wanted: bool):
