@@ -13,7 +13,7 @@ BIN = Path(sys.executable).parent
 def papermill(notebook, output, **parameters):
     "Execute a run notebook."
     command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
-    for name, value in parameters.items(): command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, dict) else ['-p', name, str(value)]
+    for name, value in parameters.items(): command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, (dict, list)) else ['-p', name, str(value)]
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 

@@ -130,7 +130,7 @@ def steps_per_entity(
     entities: int,
     schedule: str = 'linear',   # 'linear' | 'cosine' | 'two_stage' (the first half, the second half) | 'constant' (`first` for all)
 ) -> list[int]:
-    "Steps for `generate`, rounded down. Source: DiSA (arXiv 2505.20297), which takes 50, 38, 26, 15 for xAR."
+    "Steps for `generate`, rounded down. Source: DiSA (`papers/disa`), which takes 50, 38, 26, 15 for xAR."
     if schedule not in STEP_SCHEDULES: raise ValueError(f"unknown step schedule {schedule!r}; known: {', '.join(STEP_SCHEDULES)}")
     return [max(1, math.floor(first + (last - first) * STEP_SCHEDULES[schedule](n / max(1, entities - 1)))) for n in range(entities)]
 
