@@ -102,7 +102,7 @@ class TimeEmbedding(nn.Module):
 # %% ../nbs/03_model.ipynb #fcc95751
 @dataclass
 class KVCache:
-    "Keys and values of finished entities. Made by `XAR.new_cache`; one per guidance branch."
+    "Keys and values of finished entities. Made by `XAR.new_cache`, for any number of images; `generate` keeps both branches of guidance in one."
     keys: Tensor     # [layers, B, heads, N, head_dim]
     values: Tensor   # [layers, B, heads, N, head_dim]
     filled: int = 0  # entities 0 … filled−1 are in
@@ -116,7 +116,7 @@ class KVCache:
         return [(k[:, :, :stop], v[:, :, :stop], write) for k, v in zip(self.keys, self.values)]
 
 # %% ../nbs/03_model.ipynb #fa13d1ce
-MOST_PIECES = 16        # of a mask, up to which attention goes piece by piece
+MOST_PIECES = 16        # groups of a view, up to which attention goes piece by piece
 FEW_SCORES = 256 ** 2   # of a head: up to here plain products beat the fused kernel also without gradients, and their memory is small
 
 def rms(x: Tensor) -> Tensor:
@@ -270,8 +270,7 @@ class XAR(nn.Module):
         "What `attend` takes: nothing, a few rectangles, or, for many small groups and where images differ, a Bool mask."
         if view.sees.all(): return None
         if view.sees.ndim == 3: return view.mask(self.layout)[:, None].to(device)
-        pieces = view.pieces(self.layout)
-        return pieces if len(pieces) <= MOST_PIECES else view.mask(self.layout).to(device)
+        return view.pieces(self.layout) if len(view.entity) <= MOST_PIECES else view.mask(self.layout).to(device)
 
     def new_cache(self, batch: int) -> KVCache:
         "An empty cache for `batch` images, in the precision that attention will run in (autocast counts)."

@@ -45,7 +45,7 @@ from .context import Context, View, make_context
 from .data import BatchOrder, MissingData, load_dataset, stream_seed, to_uint8
 from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
-from .fsdp import FSDPModule, check_processes, gather, in_one_piece, like, shard
+from .fsdp import check_processes, gather, in_one_piece, is_sharded, like, shard
 from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
 from .runs import alone, checkpoints, good_checkpoint, note, read_lines, read_meta, step_of, write_checkpoint
@@ -731,13 +731,13 @@ def _train_on(parts: Parts, network, state: State, accelerator, log: 'Log', sign
 
 def _meeting(network, accelerator, last: bool):
     "Devices add up their gradients once per step, in the last round."
-    if not isinstance(network, FSDPModule): return contextlib.nullcontext() if last else accelerator.no_sync(network)
+    if not is_sharded(network): return contextlib.nullcontext() if last else accelerator.no_sync(network)
     network.set_requires_gradient_sync(last)
     return contextlib.nullcontext()
 
 def _whole_model(model: XAR, keep: bool, device) -> XAR | None:
     "A model that may be split among processes, whole, for the process that keeps it."
-    if not isinstance(model, FSDPModule): return model
+    if not is_sharded(model): return model
     values = gather(model.state_dict(), keep)
     if not keep: return None
     with torch.device('meta'): whole_one = XAR(model.config, model.layout)
