@@ -59,15 +59,19 @@ def watched(chromium, own):
 
 
 def run_all(page, address, notebook):
+    from playwright.sync_api import TimeoutError as NotHeard
     page.goto(f'{address}/lab/tree/nbs/{notebook}?reset')
     page.wait_for_selector('.jp-Notebook .jp-Cell')
     page.wait_for_timeout(1500)
-    select = page.locator('.jp-Dialog button.jp-mod-accept')
-    if select.count(): select.first.click()                                    # which kernel
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.locator('#jp-mainmenu-run').get_by_text('Run All Cells', exact=True).click()
-    page.wait_for_function("[...document.querySelectorAll('.jp-InputPrompt')].some(p => /\\[[*\\d]/.test(p.textContent))", timeout=30_000)   # the cells were really sent
+    select, sent = page.locator('.jp-Dialog button.jp-mod-accept'), "[...document.querySelectorAll('.jp-InputPrompt')].some(p => /\\[[*\\d]/.test(p.textContent))"
+    for _ in range(6):                                                         # JupyterLab does not hear it before the notebook is its current one: then again, as a person would
+        if select.count(): select.first.click()                                # which kernel
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.locator('#jp-mainmenu-run').get_by_text('Run All Cells', exact=True).click()
+        try: return page.wait_for_function(sent, timeout=20_000)
+        except NotHeard: page.keyboard.press('Escape')                     # the menu, if it is still open
+    raise AssertionError("JupyterLab did not hear 'Run All Cells'")
 
 
 def pictures(explorer):
