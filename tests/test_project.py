@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('*.ipynb'))
-RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in ('train', 'evaluate', 'generate', 'exposure_bias', 'train_extractor', 'train_autoencoder', 'cache_latents', 'latents_or_pixels', 'benchmark')]
+RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in ('train', 'evaluate', 'generate', 'exposure_bias', 'train_extractor', 'train_autoencoder', 'cache_latents', 'latents_or_pixels', 'benchmark', 'fewer_evaluations')]
 
 
 def cells(path, kind='code'):

@@ -117,7 +117,7 @@ class TrainConfig:
     bad_steps: int = 10                # steps whose loss or gradient is no number are skipped; with so many of them the run goes back to its last checkpoint, once
     fallback: bool = True              # … and from there on in float32 (advice of the published code); false: in the same precision
     # how to sample
-    sampler: str | None = None         # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | a registered one; None: the recipe's ('sde'), else 'euler'
+    sampler: str | None = None         # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | 'sde2' | a registered one; None: the recipe's ('sde'), else 'euler'
     sample_steps: int | None = None    # per entity; None: the data set's own
     guidance: float | None = None      # 1: none; None: the data set's own
     guidance_schedule: str | None = None  # over entities: 'linear' (published ramp) | 'constant'; None: the data set's own
