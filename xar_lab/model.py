@@ -108,7 +108,7 @@ class KVCache:
     filled: int = 0  # entities 0 … filled−1 are in
 
     def part(self, batch: int) -> 'KVCache':
-        "Of the first images only; the same memory."
+        "Of the first images only: the same memory, but a count of its own, so what is written through it the whole does not know of."
         return KVCache(self.keys[:, :batch], self.values[:, :batch], self.filled)
 
     def up_to(self, stop: int, write: bool) -> list[tuple]:
@@ -117,7 +117,7 @@ class KVCache:
 
 # %% ../nbs/03_model.ipynb #fa13d1ce
 MOST_PIECES = 16        # groups of a view, up to which attention goes piece by piece
-FEW_SCORES = 256 ** 2   # of a head: up to here plain products beat the fused kernel also without gradients, and their memory is small
+FEW_SCORES = 256 ** 2   # of a head: up to here plain products beat the fused kernel also without gradients
 
 def rms(x: Tensor) -> Tensor:
     "RMS norm without weight, computed in float32 or better."
@@ -225,8 +225,10 @@ class XAR(nn.Module):
         self.recompute = False       # in training: compute blocks anew in the backward pass instead of keeping their activations
         self.reset_parameters()
 
-    def compile_blocks(self, **options):
-        "Compile what takes the time, the blocks, from their next call on; options of `torch.compile`. One compilation serves them all."
+    def compile_blocks(self, variants: int = 64, **options):
+        "Compile what takes the time, the blocks, from their next call on; options of `torch.compile`. One compilation serves them all, and a variant is kept per shape of views, up to `variants`."
+        from torch._dynamo import config
+        config.recompile_limit = max(config.recompile_limit, variants)          # of all that torch compiles; its 8 are fewer than a layout may have entities
         for block in [*self.encoder_blocks, *self.decoder_blocks]: block.compile(**options)
 
     def reset_parameters(self):

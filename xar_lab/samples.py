@@ -53,7 +53,7 @@ def draw_samples(
     dataset=None,                # whose size and levels of grey they get
     seed: int = 0,               # of the noise
     first: int = 0,              # place of the first label among all labels: an image's noise belongs to its place
-    batch_size: int = 250,       # images at a time
+    batch_size: int = 250,       # images at a time; under guidance the network sees each twice
     precision: str = 'auto',     # 'auto' | 'float32' | 'bf16'
     progress: bool = True,
     report: Callable[[int], None] | None = None,   # called with the number of images after each batch

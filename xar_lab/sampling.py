@@ -58,6 +58,10 @@ def ab2(velocity, x, times, randn=None, record=None) -> Tensor:
         before = v, dt
     return x
 
+def _check_straight(velocity, v, x, t):
+    told = getattr(velocity, 'clean', None)
+    if told is not None and not torch.allclose(told(v, x, t), x - t * v): raise ValueError("this sampler needs the straight path x_t = (1 − t)·x + t·ε; the flow has another: use euler, heun or ab2")
+
 def dpmpp(velocity, x, times, randn=None, record=None) -> Tensor:
     "DPM-Solver++ (2M) on the straight path: second order, deterministic, one velocity a step. Source: Lu et al. 2022, Alg. 2, with α = 1 − t, σ = t."
     half_logsnr = lambda t: math.inf if t == 0 else -math.inf if t == 1 else math.log((1 - t) / t)
@@ -65,6 +69,7 @@ def dpmpp(velocity, x, times, randn=None, record=None) -> Tensor:
     for t, after in zip(times[:-1], times[1:]):
         v, h = velocity(x, t), half_logsnr(after) - half_logsnr(t)
         if record: record(x, t, v)
+        if before is None: _check_straight(velocity, v, x, t)
         clean = x - t * v
         ahead = clean if before is None or h == math.inf else clean + h / (2 * before[1]) * (clean - before[0])
         x = after / t * x + (1 - after / t) * ahead
@@ -89,6 +94,7 @@ def sde2(velocity, x, times, randn, record=None) -> Tensor:
     for t, after in zip(times[:-1], times[1:]):
         v, keep = velocity(x, t), after / t
         if record: record(x, t, v)
+        if before is None: _check_straight(velocity, v, x, t)
         clean = x - t * v
         weight = (1 - after) - keep ** 2 * (1 - t)                                                  # ∫ (s/u)² (2 − u)/u du from s = after to u = t
         x = keep ** 2 * x + weight * clean
@@ -123,9 +129,9 @@ def register_sampler(
 def shifted_grid(
     shift: float,        # > 1: more of the steps near noise, < 1: near data, 1: `uniform_grid`
 ) -> Callable:           # steps -> steps + 1 times
-    "The uniform grid with its signal-to-noise ratio shifted: s·t / (1 + (s − 1)·t). Source: Esser et al. 2024, Eq. 23."
+    "The uniform grid with its signal-to-noise ratio shifted: s·t / (s·t + 1 − t). Source: Esser et al. 2024, Eq. 23."
     if not isinstance(shift, numbers.Real) or not 0 < shift < math.inf: raise ValueError(f"shift must be a positive number, got {shift!r}")
-    return lambda steps: [shift * t / (1 + (shift - 1) * t) for t in uniform_grid(steps)]
+    return lambda steps: [shift * t / (shift * t + (1 - t)) for t in uniform_grid(steps)]
 
 register_sampler('euler', euler)
 register_sampler('heun', heun)
@@ -150,7 +156,7 @@ def steps_per_entity(
 ) -> list[int]:
     "Steps for `generate`, rounded down. Source: DiSA (`papers/disa`), which takes 50, 38, 26, 15 for xAR."
     if schedule not in STEP_SCHEDULES: raise ValueError(f"unknown step schedule {schedule!r}; known: {', '.join(STEP_SCHEDULES)}")
-    return [max(1, math.floor(first + (last - first) * STEP_SCHEDULES[schedule](n / max(1, entities - 1)))) for n in range(entities)]
+    return [max(1, math.floor(first + (last - first) * STEP_SCHEDULES[schedule](n / max(1, entities - 1)) + 1e-9)) for n in range(entities)]     # 1e-9: 17 stays 17
 
 # %% ../nbs/04_sampling.ipynb #a853fa2b
 GUIDANCE_SCHEDULES = dict(
@@ -220,6 +226,7 @@ class Modulations:
 
     def __call__(self, t: float, batch: int) -> list[Tensor]:    # [batch, 1, 6 · width] per block
         "Those of a time, for the first `batch` images."
+        t = float(t)
         if t not in self.times: return self._make([t], batch)[t]
         if t not in self.made:
             at = self.times.index(t)
@@ -297,7 +304,7 @@ def generate(
                 if trajectory:
                     states.append(x.float().cpu()); clean.append(flow.clean(v, x, t).float().cpu())
 
-            velocity.score = flow.score
+            velocity.score, velocity.clean = flow.score, flow.clean
             x = solve(velocity, noise(shape), times, noise, record).to(model.z_proj.weight.dtype)
             if trajectory and len(states) != len(times) - 1:
                 raise ValueError(f"sampler {sampler!r} recorded {len(states)} of {len(times) - 1} states: it must call record(x, t, v) before every step")
