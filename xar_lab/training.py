@@ -117,7 +117,7 @@ class TrainConfig:
     bad_steps: int = 10                # steps whose loss or gradient is no number are skipped; with so many of them the run goes back to its last checkpoint, once
     fallback: bool = True              # … and from there on in float32 (advice of the published code); false: in the same precision
     # how to sample
-    sampler: str | None = None         # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | 'sde2' | a registered one; None: the recipe's ('sde'), else 'euler'
+    sampler: str | None = None         # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | 'sde2' | a registered one; None: the recipe's ('sde'), the data set's (fashion_mnist: 'sde2'), else 'euler'
     sample_steps: int | None = None    # per entity; None: the data set's own
     guidance: float | None = None      # 1: none; None: the data set's own
     guidance_schedule: str | None = None  # over entities: 'linear' (published ramp) | 'constant'; None: the data set's own
@@ -141,7 +141,7 @@ HAS_COMPILER = bool(shutil.which(os.environ.get('CXX', 'g++')))
 DATASET_OF = dict(xar_nano='digits', xar_tiny='fashion_mnist', xar_s='imagenet', xar_b='imagenet', xar_l='imagenet', xar_h='imagenet')
 DATASET_DEFAULTS = dict(
     digits=dict(patch=2, steps=2000, lr=3e-3),
-    fashion_mnist=dict(patch=4, steps=1500, lr=2e-3, compile=HAS_COMPILER, sample_steps=16, guidance=1.5, guidance_schedule='constant'),
+    fashion_mnist=dict(patch=4, steps=1500, lr=2e-3, compile=HAS_COMPILER, sampler='sde2', sample_steps=8, guidance=1.5, guidance_schedule='constant'),
     imagenet=dict(recipe='repo', codec=None),     # of the latent cache
     latents=dict(codec=None),                     # of the cache
 )
