@@ -1,0 +1,93 @@
+"""The house rules that no other tool checks: one idea per exported cell, no long module, imports that point one way.
+
+    python tests/gates.py                # all notebooks
+    python tests/gates.py 06_model       # one of them
+"""
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LINE, CELL, CLASS, MODULE = 120, 30, 80, 400      # characters of a line, lines of an exported cell, of a class, of a module
+TRAINING = 250                                    # lines of a module of the training part
+
+
+def notebooks(name=''):
+    "The notebooks of the project, or the one called `name`."
+    found = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts and not p.name.startswith(('_', '.')))
+    chosen = [p for p in found if name in ('', p.stem, p.relative_to(ROOT / 'nbs').with_suffix('').as_posix())]
+    if not chosen: sys.exit(f"no notebook {name!r}; known: {', '.join(p.stem for p in found)}")
+    return chosen
+
+
+def cells(path):
+    "(number, source, whether exported) of the code cells of a notebook."
+    for number, cell in enumerate(json.loads(path.read_text())['cells']):
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'code': yield number, source, source.lstrip().startswith('#| export')
+
+
+def module_of(path):
+    "The module that a notebook exports; None: none."
+    found = (re.match(r'\s*#\| default_exp (\w+)', source) for _, source, _ in cells(path))
+    return next((f[1] for f in found if f), None)
+
+
+def body(source):
+    "The lines of an exported cell that count: not its directive, not blank lines around."
+    return re.sub(r'^\s*#\| export\s*\n', '', source).strip('\n').split('\n')
+
+
+def faults_of_cells(path):
+    "Exported cells that hold more than one idea, and long lines anywhere."
+    for number, source, exported in cells(path):
+        where = f'{path.relative_to(ROOT)}, cell {number}'
+        for line in source.split('\n'):
+            if len(line) > LINE: yield f'{where}: a line of {len(line)} characters, at most {LINE}: {line.strip()[:60]} …'
+        if not exported: continue
+        lines, tree = body(source), ast.parse(source)
+        one_class = len(tree.body) == 1 and isinstance(tree.body[0], ast.ClassDef)
+        imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
+        most = CLASS if one_class else CELL
+        if len(lines) > most and not imports: yield f"{where}: {len(lines)} lines, at most {most} for {'a class' if one_class else 'a cell'}"
+
+
+def order():
+    "Module → number of its notebook; what has no number is outside of the order."
+    numbers = ((module_of(path), re.match(r'\d+', path.name)) for path in notebooks())
+    return {module: int(number[0]) for module, number in numbers if module and number}
+
+
+def imports_of(tree):
+    "(module, names) of the imports from this library, wherever they stand."
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom): continue
+        inside = node.level or (node.module or '').partition('.')[0] == 'xar_lab'
+        if inside: yield (node.module or '').removeprefix('xar_lab').removeprefix('.'), [alias.name for alias in node.names]
+
+
+def faults_of_module(module, known):
+    "Imports from a higher number, private names of another module, and too many lines."
+    text = (ROOT / 'xar_lab' / f'{module}.py').read_text()
+    for other, names in imports_of(ast.parse(text)):
+        if known.get(other, -1) >= known.get(module, 1000): yield f'xar_lab/{module}.py ({known[module]:02}) imports from {other} ({known[other]:02}), a later room'
+        private = [name for name in names if name.startswith('_')]
+        if private: yield f"xar_lab/{module}.py imports {', '.join(private)} of {other}, which is private there"
+    count, most = text.count('\n'), TRAINING if 20 <= known.get(module, 0) < 30 else MODULE
+    if count > most: yield f'xar_lab/{module}.py has {count} lines, at most {most}'
+
+
+def faults(name=''):
+    "Everything that is wrong with the notebooks and their modules."
+    known = order()
+    for path in notebooks(name):
+        yield from faults_of_cells(path)
+        if module := module_of(path): yield from faults_of_module(module, known)
+
+
+if __name__ == '__main__':
+    found = list(faults(*sys.argv[1:2]))
+    print('\n'.join(found) or 'gates: nothing to object')
+    sys.exit(bool(found))
