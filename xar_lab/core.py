@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision', 'autocast',
-           'memory_of', 'peak_memory', 'write_whole', 'write_json', 'sweep', 'sha256', 'project_root', 'duration',
-           'size']
+           'memory_of', 'peak_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'sweep', 'sha256',
+           'project_root', 'duration', 'size']
 
-# %% ../nbs/00_core.ipynb #37176a5c
+# %% ../nbs/00_core.ipynb #76d8e6db
 import contextlib
 import errno
 import hashlib
 import inspect
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import MutableMapping
 from importlib import import_module
 from pathlib import Path
@@ -136,6 +138,29 @@ def peak_memory(device: torch.device) -> int:
     if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+# %% ../nbs/00_core.ipynb #cb4e15e8
+@contextlib.contextmanager
+def tf32(wanted: bool):
+    "float32 products in TF32, on GPUs that have it."
+    before = torch.get_float32_matmul_precision()
+    if wanted: torch.set_float32_matmul_precision('high')
+    try: yield
+    finally: torch.set_float32_matmul_precision(before)
+
+@contextlib.contextmanager
+def stop_signals(got: list):
+    "SIGTERM and the first SIGINT are kept in `got`, so that the step can be finished; a second SIGINT interrupts."
+    owner = os.getpid()
+    def remember(number, frame):
+        if os.getpid() != owner: signal.signal(number, signal.SIG_DFL); os.kill(os.getpid(), number)      # a child's own
+        if got and number == signal.SIGINT: raise KeyboardInterrupt
+        got.append(number)
+    if threading.current_thread() is not threading.main_thread(): yield; return           # signals are the main thread's
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try: yield
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
 
 # %% ../nbs/00_core.ipynb #aeb8355d
 def write_whole(

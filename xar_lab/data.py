@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FASHION_CLASSES', 'SYSTEM_FOLDERS', 'DATASETS', 'ImageDataset', 'digits', 'fashion_mnist', 'folder', 'latents',
-           'MissingData', 'imagenet', 'register_dataset', 'load_dataset', 'BatchOrder', 'SkipBadItems', 'check_item']
+           'MissingData', 'imagenet', 'register_dataset', 'as_they_are', 'fill_in', 'load_dataset', 'BatchOrder',
+           'SkipBadItems', 'check_item']
 
 # %% ../nbs/15_data.ipynb #920bb941
 import gzip
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 
 from .core import moved, Registry, project_root, stream_seed
 from .folders import ImageFolder
+from .images import image_spec
 from .cache import open_latents
 
 # %% ../nbs/15_data.ipynb #534576b1
@@ -166,13 +168,25 @@ def register_dataset(
     "Make a data set known by name."
     DATASETS.register(name, factory)
 
+def as_they_are(codec):
+    "The codec of a data set whose items are images."
+    return codec
+
+def fill_in(dataset) -> Dataset:
+    "A data set with the members that it left out."
+    spec = image_spec(dataset)
+    usual = dict(padding=spec.padding, levels=spec.levels, wrap=as_they_are, codec_spec=None, source=None)
+    for name, value in usual.items():
+        if not hasattr(dataset, name): setattr(dataset, name, value)
+    return dataset
+
 def load_dataset(
     name: str,             # 'digits' | 'fashion_mnist' | 'folder' | 'latents' | 'imagenet' | a registered one
     split: str = 'train',  # 'train' | 'test'
     **options,
 ) -> Dataset:
     "A data set by name: items (image float32 [c, h, w] in [−1, 1], label). `ValueError` for unknown names and options."
-    return DATASETS.make(name, split=split, **options)
+    return fill_in(DATASETS.make(name, split=split, **options))
 
 # %% ../nbs/15_data.ipynb #5e2eecf8
 class BatchOrder:
