@@ -36,20 +36,23 @@ def rotate(
 # %% ../nbs/05_attention.ipynb #fcc95751
 @dataclass
 class KVCache:
-    "Keys and values of finished entities. Made by `XAR.new_cache`, for any number of images; `generate` keeps both branches of guidance in one."
+    """Keys and values of finished entities. Made by `XAR.new_cache`, for any number of images;
+    `generate` keeps both branches of guidance in one."""
     keys: Tensor     # [layers, B, heads, N, head_dim]
     values: Tensor   # [layers, B, heads, N, head_dim]
     filled: int = 0  # entities 0 … filled−1 are in
 
     def part(self, batch: int) -> 'KVCache':
-        "Of the first images only: the same memory, but a count of its own, so what is written through it the whole does not know of."
+        """Of the first images only:
+        the same memory, but a count of its own, so what is written through it the whole does not know of."""
         return KVCache(self.keys[:, :batch], self.values[:, :batch], self.filled)
 
     def up_to(self, stop: int, write: bool) -> list[tuple]:
-        "Per layer what `Attention` takes: keys and values of the first tokens, and whether those of the last entity are written in place."
+        """Per layer what `Attention` takes:
+        keys and values of the first tokens, and whether those of the last entity are written in place."""
         return [(k[:, :, :stop], v[:, :, :stop], write) for k, v in zip(self.keys, self.values)]
 
-# %% ../nbs/05_attention.ipynb #fbab5237
+# %% ../nbs/05_attention.ipynb #0607f7c0
 MOST_PIECES = 16        # groups of a view, up to which attention goes piece by piece
 FEW_SCORES = 256 ** 2   # of a head: up to here plain products beat the fused kernel also without gradients
 
@@ -57,11 +60,14 @@ def attend(
     q: Tensor,             # [B, heads, S, head_dim]
     k: Tensor,             # [B, heads, K, head_dim]
     v: Tensor,             # [B, heads, K, head_dim]
-    mask: Tensor | list | None,   # Bool, broadcastable to [B, heads, S, K]; or rectangles (`View.pieces`); None: all to all
+    mask: Tensor | list | None,   # Bool, as [B, heads, S, K]; or rectangles (`View.pieces`); None: all to all
     dropout: float = 0.,   # on the weights
 ) -> Tensor:               # [B, heads, S, head_dim]
-    "Softmax attention by torch's fused kernel, or by plain products where they are faster: bfloat16 on a CPU, with gradients or few scores."
-    if isinstance(mask, list): return torch.cat([attend(q[:, :, rows], _columns(k, seen), _columns(v, seen), None, dropout) for rows, seen in mask], 2)
+    """Softmax attention by torch's fused kernel, or by plain products where they are faster:
+    bfloat16 on a CPU, with gradients or few scores."""
+    if isinstance(mask, list):
+        return torch.cat([attend(q[:, :, rows], _columns(k, seen), _columns(v, seen), None, dropout) for rows,
+                          seen in mask], 2)
     few = q.shape[2] * k.shape[2] <= FEW_SCORES
     if q.device.type != 'cpu' or q.dtype != torch.bfloat16 or not (q.requires_grad or few):
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
@@ -72,6 +78,7 @@ def attend(
 def _columns(x: Tensor, runs: list[slice]) -> Tensor:
     return x[:, :, runs[0]] if len(runs) == 1 else torch.cat([x[:, :, run] for run in runs], 2)
 
+# %% ../nbs/05_attention.ipynb #d096faff
 def joined(new: Tensor, kept: Tensor, write: bool) -> Tensor:
     "All keys (or values): `new` in the place of the last of those kept, in place or not."
     before = kept.shape[2] - new.shape[2]

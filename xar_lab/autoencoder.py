@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .core import pick_precision, stream_seed
-from .latents import KLCodec
+from .core import autocast, pick_precision, stream_seed
 from .data import BatchOrder
+from .latents import KLCodec
+from .settings import whole
 
 # %% ../nbs/17_autoencoder.ipynb #fddc01c6
 def psnr(
@@ -30,11 +31,12 @@ def psnr(
 ) -> float:      # dB: the mean over images, each at most 58.9
     "Peak signal-to-noise ratio of two sets of images, pair by pair."
     if a.dtype != torch.uint8 or b.dtype != torch.uint8 or a.shape != b.shape or a.ndim != 4 or not len(a):
-        raise ValueError(f"psnr compares uint8 images [n, c, h, w] of one shape, got {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}")
+        raise ValueError(f"psnr compares uint8 images [n, c, h, w] of one shape, got {a.dtype} {list(a.shape)} and "
+                         f"{b.dtype} {list(b.shape)}")
     error = (a.float() - b.float()).square().flatten(1).mean(1).clamp(min=1 / 12)
     return (10 * (255 ** 2 / error).log10()).mean().item()
 
-# %% ../nbs/17_autoencoder.ipynb #e9e369c0
+# %% ../nbs/17_autoencoder.ipynb #a2f1f481
 def make_autoencoder(
     image_channels: int,      # 1 for grey, 3 for colour
     latent_channels: int,
@@ -44,8 +46,10 @@ def make_autoencoder(
 ):
     "diffusers' AutoencoderKL with random weights, without attention: what fits on a laptop."
     from diffusers import AutoencoderKL
-    return AutoencoderKL(image_channels, image_channels, ['DownEncoderBlock2D'] * len(widths), ['UpDecoderBlock2D'] * len(widths), list(widths), layers,
-                         latent_channels=latent_channels, norm_num_groups=max(1, math.gcd(32, *widths) // 4), sample_size=side, mid_block_add_attention=False)
+    return AutoencoderKL(image_channels, image_channels, ['DownEncoderBlock2D'] * len(widths),
+                         ['UpDecoderBlock2D'] * len(widths), list(widths), layers,
+                         latent_channels=latent_channels, norm_num_groups=max(1, math.gcd(32, *widths) // 4),
+                         sample_size=side, mid_block_add_attention=False)
 
 def as_input(
     images: Tensor,     # uint8[n, c, h, w]
@@ -54,18 +58,31 @@ def as_input(
     "Images as the network sees them."
     return F.pad(images.float() / 127.5 - 1, [padding] * 4, value=-1.)
 
+# %% ../nbs/17_autoencoder.ipynb #9f417fcf
 def check_sizes(
     images: Tensor,
     padding: int,
     widths: list[int],
 ):
     "`ValueError` for images that these sizes cannot take."
-    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images): raise ValueError(f"images must be uint8 [n, c, h, w], got {images.dtype} {list(images.shape)}")
-    if not widths or not all(isinstance(w, int) and w > 0 for w in widths): raise ValueError(f"widths must be positive whole numbers, one for each resolution, got {widths!r}")
+    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+        raise ValueError(f"images must be uint8 [n, c, h, w], got {images.dtype} {list(images.shape)}")
+    if not widths or not all(isinstance(w, int) and w > 0 for w in widths):
+        raise ValueError(f"widths must be positive whole numbers, one for each resolution, got {widths!r}")
     factor, sides = 2 ** (len(widths) - 1), [s + 2 * padding for s in images.shape[2:]]
-    if any(s % factor for s in sides): raise ValueError(f"{len(widths)} widths make {factor}×{factor} pixels one latent, which does not divide images of {sides[0]}×{sides[1]} (with padding {padding})")
+    if any(s % factor for s in sides):
+        raise ValueError(f"{len(widths)} widths make {factor}×{factor} pixels one latent, which does not divide images "
+                         f"of {sides[0]}×{sides[1]} (with padding {padding})")
 
-# %% ../nbs/17_autoencoder.ipynb #f5b9a70f
+# %% ../nbs/17_autoencoder.ipynb #9cc8f687
+def _check_fit(images, padding, widths, precision, **numbers):
+    "`ValueError` for what `fit_autoencoder` could not do."
+    check_sizes(images, padding, widths)
+    if precision not in ('auto', 'float32', 'bf16'):
+        raise ValueError(f"unknown precision {precision!r}; known: auto, float32, bf16")
+    for name, value in numbers.items(): whole(1)(name, value)
+
+# %% ../nbs/17_autoencoder.ipynb #613180cb
 def fit_autoencoder(
     images: Tensor,                # uint8[n, c, h, w], real
     *,
@@ -73,33 +90,26 @@ def fit_autoencoder(
     latent_channels: int = 16,
     widths: list[int] = (16, 32, 64),   # channels at each resolution; three: 4×4 pixels become one latent
     layers: int = 1,               # residual blocks at each resolution
-    steps: int = 3000,
-    batch_size: int = 8,
+    steps: int = 3000, batch_size: int = 8,
     lr: float = 4e-3,              # peak learning rate of AdamW
-    kl_weight: float = 2e-4,       # of the KL divergence per latent number
-    seed: int = 0,
-    device='cpu',
-    precision: str = 'auto',       # 'auto' | 'float32' | 'bf16'
+    kl_weight: float = 2e-4,       # weight of the KL divergence per latent number
+    seed: int = 0, device='cpu', precision: str = 'auto',       # 'auto' | 'float32' | 'bf16'
     progress: bool = True,
 ):                                 # AutoencoderKL
     "An autoencoder of these images, in evaluation mode on the CPU."
-    check_sizes(images, padding, widths)
-    if precision not in ('auto', 'float32', 'bf16'): raise ValueError(f"unknown precision {precision!r}; known: auto, float32, bf16")
-    numbers = dict(latent_channels=latent_channels, layers=layers, steps=steps, batch_size=batch_size)
-    for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1: raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-    device = torch.device(device)
+    _check_fit(images, padding, widths, precision, latent_channels=latent_channels, layers=layers, steps=steps,
+               batch_size=batch_size)
+    device, side = torch.device(device), images.shape[-1] + 2 * padding
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, 'autoencoder'))
-        net = make_autoencoder(images.shape[1], latent_channels, widths, layers, images.shape[-1] + 2 * padding).to(device).train()
+        net = make_autoencoder(images.shape[1], latent_channels, widths, layers, side).to(device).train()
         optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(.9, .95), weight_decay=.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=.1)
-        with tqdm(BatchOrder(len(images), batch_size, seed, 0, steps), desc='autoencoder', unit='step', disable=not progress, mininterval=2) as bar:
-            for chosen in bar:
-                x = as_input(images[chosen], padding).to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=pick_precision(precision, device) == 'bf16'):
-                    error, kl = losses(net, x)
-                optimizer.zero_grad(); (error + kl_weight * kl).backward(); optimizer.step(); schedule.step()
+        order = BatchOrder(len(images), batch_size, seed, 0, steps)
+        for chosen in tqdm(order, desc='autoencoder', unit='step', disable=not progress, mininterval=2):
+            x = as_input(images[chosen], padding).to(device)
+            with autocast(device, pick_precision(precision, device)): error, kl = losses(net, x)
+            optimizer.zero_grad(); (error + kl_weight * kl).backward(); optimizer.step(); schedule.step()
     return net.cpu().eval()
 
 # %% ../nbs/17_autoencoder.ipynb #c3fdf2b6
@@ -110,7 +120,8 @@ def losses(
     "Both terms, of one sample of every posterior."
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
     posterior = DiagonalGaussianDistribution(net.encode(x).latent_dist.parameters.float())
-    z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape).to(x.device)      # drawn on the CPU: the same on every device
+    # drawn on the CPU: the same on every device
+    z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape).to(x.device)
     return (net.decode(z).sample.float() - x).square().mean(), posterior.kl().mean() / z[0].numel()
 
 # %% ../nbs/17_autoencoder.ipynb #f03e14e7
@@ -120,29 +131,39 @@ def check_folder(
     "A folder that an autoencoder can be written to, or a `ValueError`."
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists: latents made with one autoencoder mean nothing to another; choose another folder, or remove it")
+        raise ValueError(f"{folder} exists: latents made with one autoencoder mean nothing to another; choose another "
+                         "folder, or remove it")
     return folder
 
-# %% ../nbs/17_autoencoder.ipynb #55953b10
+# %% ../nbs/17_autoencoder.ipynb #44350d72
+def _normalise(net, latents: Tensor) -> dict:
+    "Scale and shift of the latents, put into the network's config; and how single channels differ from them."
+    std, mean = latents.std().item(), latents.mean().item()
+    if not 0 < std < math.inf:
+        raise ValueError(f"cannot normalise latents of standard deviation {std}: has this autoencoder been trained?")
+    net.register_to_config(scaling_factor=float(f'{1 / std:.5g}'), shift_factor=float(f'{mean:.5g}'))
+    return dict(scaling_factor=net.config.scaling_factor, shift_factor=net.config.shift_factor,
+                channel_std=latents.std((0, 2, 3)).div(std).tolist(),
+                channel_mean=latents.mean((0, 2, 3)).sub(mean).div(std).tolist())
+
+# %% ../nbs/17_autoencoder.ipynb #d43b9d9a
 def save_autoencoder(
     net,                    # AutoencoderKL
     folder: str | Path,     # new
-    images: Tensor,         # uint8[n, c, h, w]: the training images, or a sample of them, on which the latents are normalised
+    images: Tensor,         # uint8[n, c, h, w]: training images, on which the latents are normalised
     *,
     padding: int = 0,       # as in training
     seed: int = 0,          # of the posterior samples
     **facts,                # to keep with it: data set, PSNR, …
 ) -> dict:                  # what is in facts.json
-    "Write an autoencoder in diffusers' format, its latents' scale and shift in its config. `ValueError` if the folder holds something."
+    "Write an autoencoder in diffusers' format, with scale and shift of its latents. `ValueError` for a full folder."
     folder = check_folder(folder)
     check_sizes(images, padding, net.config.block_out_channels)
-    latents = KLCodec(net, 1., batch_size=250).encode(as_input(images, padding), torch.Generator().manual_seed(stream_seed(seed, 'posterior')))
-    std, mean = latents.std().item(), latents.mean().item()
-    if not 0 < std < math.inf: raise ValueError(f"cannot normalise latents of standard deviation {std}: has this autoencoder been trained?")
-    net.register_to_config(scaling_factor=float(f'{1 / std:.5g}'), shift_factor=float(f'{mean:.5g}'))
-    facts = facts | dict(padding=padding, scaling_factor=net.config.scaling_factor, shift_factor=net.config.shift_factor, measured_on=len(images), seed=seed,
-                         channel_std=latents.std((0, 2, 3)).div(std).tolist(), channel_mean=latents.mean((0, 2, 3)).sub(mean).div(std).tolist(),
-                         parameters=sum(p.numel() for p in net.parameters()), versions={p: version(p) for p in ('xar_lab', 'torch', 'diffusers')})
+    draws = torch.Generator().manual_seed(stream_seed(seed, 'posterior'))
+    found = _normalise(net, KLCodec(net, 1., batch_size=250).encode(as_input(images, padding), draws))
+    facts = facts | found | dict(
+        padding=padding, measured_on=len(images), seed=seed, parameters=sum(p.numel() for p in net.parameters()),
+        versions={p: version(p) for p in ('xar_lab', 'torch', 'diffusers')})
     beside = folder.with_name(f'.{os.getpid()}.{folder.name}')
     try:
         net.save_pretrained(beside, safe_serialization=True)

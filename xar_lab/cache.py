@@ -12,7 +12,6 @@ import json
 import math
 import shutil
 import time
-from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable
@@ -20,15 +19,15 @@ from typing import Callable
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .core import device_of, sha256, write_json, write_whole
+from .core import device_of, duration, sha256, size, write_json
 from .folders import BrokenImage, synset_names
 from .latents import KLCodec
-from .shards import claim, run_pieces
+from .settings import whole
+from .shards import Shards, claim, missing_shards, run_pieces, write_shard
 
 # %% ../nbs/14_cache.ipynb #3ea7a6cb
 class MomentsCodec:
@@ -53,47 +52,42 @@ class MomentsCodec:
         "Latents of the images (not of their mirror images)."
         return self.codec.draw(items[:, 0], generator)
 
-# %% ../nbs/14_cache.ipynb #27f95fb2
-class CachedLatents(Dataset):
+# %% ../nbs/14_cache.ipynb #e536ce0c
+class CachedLatents(Shards):
     "Cached posteriors. Items: (moments float32 [2, 2C, H, W] of the image and its mirror image, label)."
 
     def __init__(self,
         root: str | Path,     # folder with manifest.json
     ):
-        self.root = Path(root)
-        if not (self.root / 'manifest.json').is_file():
-            whole = len(list(self.root.glob('shard-*.json')))
-            raise FileNotFoundError(f"no latent cache in {root}" + (f": it has {whole} finished shards but no manifest.json, run cache_latents again to finish it" if whole or (self.root / 'plan.json').is_file() else ''))
-        self.manifest = m = json.loads((self.root / 'manifest.json').read_text())
+        self.root, self.manifest = Path(root), _manifest(Path(root))
+        m = self.manifest
+        super().__init__(root, m['shards'])
         self.name, self.class_names, self.num_classes = str(root), m['class_names'], len(m['class_names'])
         self.padding, self.levels, self.source, self.codec_spec = m['padding'], m['levels'], m['source'], m['codec']
         self.channels, self.grid = m['channels'], tuple(m['grid'])
         for s in m['shards']:
             file = self.root / s['file']
-            if not file.is_file() or file.stat().st_size != s['bytes']: raise ValueError(f"latent cache {root}: {s['file']} is missing or cut off; run cache_latents with verify to make it again")
-        self.starts = [0, *np.cumsum([s['n'] for s in m['shards']]).tolist()]
-        self.labels = torch.cat([self._open(k, 'labels') for k in range(len(m['shards']))]).long()
-        self._maps = {}
+            if not file.is_file() or file.stat().st_size != s['bytes']:
+                raise ValueError(f"latent cache {root}: {s['file']} is missing or cut off; run cache_latents with "
+                                 "verify to make it again")
+        self.labels = torch.cat([self.tensor(k, 'labels') for k in range(len(self.shards))]).long()
 
-    def _open(self, k: int, name: str) -> Tensor:
-        with safe_open(self.root / self.manifest['shards'][k]['file'], 'pt') as f: return f.get_tensor(name)       # a view of the mapped file
-
-    def __len__(self): return self.starts[-1]
-
-    def __getitem__(self, i):
-        if not -len(self) <= i < len(self): raise IndexError(i)
-        i %= len(self)
-        k = bisect_right(self.starts, i) - 1
-        if k not in self._maps: self._maps[k] = self._open(k, 'moments')
-        return self._maps[k][i - self.starts[k]].float(), int(self.labels[i])
-
-    def __getstate__(self): return {**self.__dict__, '_maps': {}}       # another process maps for itself
+    def __getitem__(self, i): return self.row(i, 'moments').float(), int(self.labels[i])
 
     def wrap(self, codec: KLCodec) -> MomentsCodec:
         "The codec for these items. `ValueError` if another autoencoder made them."
         found, made_by = codec.fingerprint(), self.manifest['fingerprint']
-        if found != made_by: raise ValueError(f"latent cache {self.root} was made with another autoencoder ({made_by}, not {found}): give the codec it was made with, {self.codec_spec}")
-        return MomentsCodec(codec)
+        if found == made_by: return MomentsCodec(codec)
+        raise ValueError(f"latent cache {self.root} was made with another autoencoder ({made_by}, not {found}): "
+                         f"give the codec it was made with, {self.codec_spec}")
+
+# %% ../nbs/14_cache.ipynb #b847dc16
+def _manifest(root: Path) -> dict:
+    "What a finished cache holds. `FileNotFoundError` for one that is not there, or not finished."
+    path, whole_ones = root / 'manifest.json', len(list(root.glob('shard-*.json')))
+    if path.is_file(): return json.loads(path.read_text())
+    begun = f": it has {whole_ones} finished shards but no manifest.json, run cache_latents again to finish it"
+    raise FileNotFoundError(f"no latent cache in {root}" + begun * (whole_ones > 0 or (root / 'plan.json').is_file()))
 
 # %% ../nbs/14_cache.ipynb #9e9f893d
 class MARLatents(Dataset):
@@ -105,9 +99,12 @@ class MARLatents(Dataset):
         codec_spec: dict | None = None,  # the codec that made them, as for `make_codec`; None: {'name': 'kl16'}
     ):
         self.root, self.name, self.codec_spec = Path(root), str(root), codec_spec or dict(name='kl16')
-        folders = sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith('.')) if self.root.is_dir() else []
+        folders = sorted(p.name for p in self.root.iterdir() if p.is_dir()
+                         and not p.name.startswith('.')) if self.root.is_dir() else []
         files = [sorted(p.name for p in (self.root / f).iterdir() if p.suffix == '.npz') for f in folders]
-        if not any(files): raise FileNotFoundError(f"no latents in {root}: expected manifest.json (a cache of this library) or <class>/<name>.npz (MAR's)")
+        if not any(files):
+            raise FileNotFoundError(f"no latents in {root}: expected manifest.json (a cache of this library) or "
+                                    "<class>/<name>.npz (MAR's)")
         empty = [f for f, names in zip(folders, files) if not names]
         if empty: raise ValueError(f"{root}: class folder {empty[0]!r} holds no .npz file")
         self.paths = [f'{f}/{name}' for f, names in zip(folders, files) for name in names]
@@ -123,13 +120,17 @@ class MARLatents(Dataset):
         path = self.root / self.paths[i]
         try:
             with np.load(path) as data: both = np.stack([data['moments'], data['moments_flip']])
-        except Exception as e: raise BrokenImage(f"{path} holds no moments and moments_flip: {(why := (str(e) or type(e).__name__).splitlines()[0])}", why) from None
-        if both.ndim != 4 or both.shape[1] % 2: raise BrokenImage(f"{path}: {(why := f'moments must be [2C, H, W], got {list(both.shape[1:])}')}", why)
+        except Exception as e:
+            raise BrokenImage(f"{path} holds no moments and moments_flip: "
+                              f"{(why := (str(e) or type(e).__name__).splitlines()[0])}", why) from None
+        if both.ndim != 4 or both.shape[1] % 2:
+            raise BrokenImage(f"{path}: {(why := f'moments must be [2C, H, W], got {list(both.shape[1:])}')}", why)
         return torch.from_numpy(both).float(), int(self.labels[i])
 
     def wrap(self, codec: KLCodec) -> MomentsCodec:
         "The codec for these items; MAR's files do not say which autoencoder made them."
-        if codec.channels != self.channels: raise ValueError(f"{self.root} holds latents of {self.channels} channels, the codec has {codec.channels}")
+        if codec.channels != self.channels:
+            raise ValueError(f"{self.root} holds latents of {self.channels} channels, the codec has {codec.channels}")
         return MomentsCodec(codec)
 
 # %% ../nbs/14_cache.ipynb #c64cf03b
@@ -154,100 +155,128 @@ def _read(dataset, indices, pool: ThreadPoolExecutor) -> list:
         except BrokenImage as e: return i, e, None
     return [pool.submit(one, i) for i in indices]
 
-def _cache_shards(pieces, report, rank, open_dataset, open_codec, folder, shard_size, batch_size, threads, device):
-    dataset, codec, device = open_dataset(), open_codec(), device_of(rank, device)
-    with ThreadPoolExecutor(threads) as pool:
-        for k in pieces:
-            shard = _Shard()
-            indices = range(k * shard_size, min(len(dataset), (k + 1) * shard_size))
-            batches = [indices[i:i + batch_size] for i in range(0, len(indices), batch_size)]
-            ahead = _read(dataset, batches[0], pool)
-            for n, batch in enumerate(batches):
-                found, ahead = [f.result() for f in ahead], _read(dataset, batches[n + 1], pool) if n + 1 < len(batches) else None
-                shard.broken += [[i, e.reason] for i, e, label in found if label is None]
-                good = [f for f in found if f[2] is not None]
-                if good: shard.add(_posteriors(codec, torch.stack([x for _, x, _ in good]).to(device)).cpu(), *zip(*((label, i) for i, _, label in good)))
-                report(len(batch))
-            shard.write(Path(folder) / f'shard-{k:05d}.safetensors')
-
-# %% ../nbs/14_cache.ipynb #9d87debb
-class _Shard:
+# %% ../nbs/14_cache.ipynb #7b9814cc
+class _Gathered:
     "What a shard will hold, with the sums that tell the latents' variance."
-    def __init__(self): self.moments, self.labels, self.source, self.broken, self.sums, self.started = [], [], [], [], np.zeros(3), time.perf_counter()
+
+    def __init__(self):
+        self.moments, self.labels, self.source, self.broken = [], [], [], []
+        self.sums, self.started = np.zeros(3), time.perf_counter()
 
     def add(self, moments: Tensor, labels, source):
-        if not (moments.abs() <= torch.finfo(torch.float16).max).all(): raise ValueError(f"moments of images {source[0]} to {source[-1]} are not finite in 16 bits: is this the right autoencoder?")
+        if not (moments.abs() <= torch.finfo(torch.float16).max).all():
+            raise ValueError(f"moments of images {source[0]} to {source[-1]} are not finite in 16 bits: is this the "
+                             "right autoencoder?")
         mean, log_variance = moments.double().chunk(2, 2)
         self.sums += mean.numel(), mean.sum().item(), (mean ** 2 + log_variance.clamp(-30, 20).exp()).sum().item()
         self.moments.append(moments.half()); self.labels += labels; self.source += source
 
-    def write(self, path: Path):
+    def write(self, folder: Path, k: int):
         moments = torch.cat(self.moments) if self.moments else torch.zeros(0)
-        whole = dict(moments=moments, labels=torch.tensor(self.labels, dtype=torch.int32), source=torch.tensor(self.source, dtype=torch.int32))
-        write_whole(path, lambda p: save_file(whole, p))
-        write_json(path.with_suffix('.json'), dict(file=path.name, n=len(moments), bytes=path.stat().st_size, sha256=sha256(path), broken=self.broken,
-                                                   sums=self.sums.tolist(), seconds=time.perf_counter() - self.started))
+        numbers = lambda values: torch.tensor(values, dtype=torch.int32)
+        tensors = dict(moments=moments, labels=numbers(self.labels), source=numbers(self.source))
+        write_shard(folder, k, tensors, len(moments), broken=self.broken, sums=self.sums.tolist(),
+                    seconds=time.perf_counter() - self.started)
 
-# %% ../nbs/14_cache.ipynb #954f3a85
+# %% ../nbs/14_cache.ipynb #3044d552
+def _cache_shards(pieces, report, rank, open_dataset, open_codec, folder, shard_size, batch_size, threads, device):
+    dataset, codec, device = open_dataset(), open_codec(), device_of(rank, device)
+    with ThreadPoolExecutor(threads) as pool:
+        for k in pieces:
+            shard, indices = _Gathered(), range(k * shard_size, min(len(dataset), (k + 1) * shard_size))
+            batches = [indices[i:i + batch_size] for i in range(0, len(indices), batch_size)]
+            ahead = _read(dataset, batches[0], pool)
+            for n, batch in enumerate(batches):
+                found = [f.result() for f in ahead]
+                if n + 1 < len(batches): ahead = _read(dataset, batches[n + 1], pool)      # while this one is encoded
+                shard.broken += [[i, e.reason] for i, e, label in found if label is None]
+                good = [f for f in found if f[2] is not None]
+                if good:
+                    images = torch.stack([x for _, x, _ in good]).to(device)
+                    shard.add(_posteriors(codec, images).cpu(), [label for *_, label in good], [i for i, *_ in good])
+                report(len(batch))
+            shard.write(Path(folder), k)
+
+# %% ../nbs/14_cache.ipynb #88a8352c
+def _items_in(todo: list[int], items: int, shard_size: int) -> int:
+    "How many items the shards hold that are still to be made."
+    return sum(min(items, (k + 1) * shard_size) - k * shard_size for k in todo)
+
+def _announce(folder: Path, items: int, shards: int, todo: list[int], cost: dict):
+    "The price of what is still to be done. `OSError` if the disk is too small for it."
+    speed = f"{cost['images_per_s']:,.0f} images/s measured"
+    print(f"{items:,} images, {shards} shards ({shards - len(todo)} finished): {size(cost['bytes'])} to write, "
+          f"{size(cost['free'])} free; about {duration(cost['seconds'])} ({speed})")
+    if cost['bytes'] <= cost['free']: return
+    raise OSError(f"{size(cost['bytes'])} do not fit into {folder}: {size(cost['free'])} are free")
+
+# %% ../nbs/14_cache.ipynb #b138b72a
 def cache_latents(
-    open_dataset: Callable,       # () -> a data set of images (or in MAR's layout); for several processes: of a module, or functools.partial of one
-    open_codec: Callable,         # () -> KLCodec; as open_dataset
-    folder: str | Path,           # of the cache
+    open_dataset: Callable,       # () -> data set of images (or MAR's layout); for several processes of a module
+    open_codec: Callable,         # () -> KLCodec; likewise
+    folder: str | Path,           # folder of the cache
     *,
     codec_spec: dict,             # kept in the manifest: `make_codec(**codec_spec)` gives the codec
     source: dict | None = None,   # kept in the manifest: `load_dataset(**source)` gives the real images
     shard_size: int = 4096,       # images per file
     batch_size: int = 32,         # images that are encoded at once
     processes: int = 1,           # one per GPU; on a CPU they share its cores
-    threads: int = 4,             # that read images, in each process
+    threads: int = 4,             # threads that read images, in each process
     device: str = 'auto',         # 'auto' | 'cpu' | 'cuda'
-    verify: bool = False,         # read every finished shard again and make damaged ones anew
+    verify: bool = False,         # read every finished shard again and make damaged ones again
     progress: bool = True,
 ) -> Path:                        # the folder
-    "Cache the posteriors of all images and of their mirror images. Goes on where a killed job stopped. `ValueError`, `OSError` before any work for what cannot be done."
-    for name, value in dict(shard_size=shard_size, batch_size=batch_size, threads=threads).items():
-        if not isinstance(value, int) or value < 1: raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+    "Cache the posteriors of all images and their mirror images; resumable. `ValueError`, `OSError` before any work."
+    how = dict(shard_size=shard_size, batch_size=batch_size, threads=threads)
+    for name, value in how.items(): whole(1)(name, value)
     folder, dataset, codec = Path(folder), open_dataset(), open_codec()
-    if not hasattr(codec, 'moments'): raise ValueError(f"codec {codec_spec['name']!r} has no posterior to cache: train on the images themselves, that costs no encoding")
-    plan = dict(items=len(dataset), content=_content(dataset), class_names=dataset.class_names, codec=codec_spec, fingerprint=codec.fingerprint(), shard_size=shard_size)
+    plan = _plan(dataset, codec, codec_spec, shard_size)
     claim(folder, plan, 'a latent cache')
     if verify: _drop(folder, verify_cache(folder, progress))
-    shards = range(math.ceil(len(dataset) / shard_size))
-    todo = [k for k in shards if not (folder / f'shard-{k:05d}.json').is_file()]
-    if not todo and (folder / 'manifest.json').is_file():
-        print(f"{folder} is whole: nothing to do")
-        return folder
-    cost = cost_of(dataset, codec, todo, shard_size, batch_size, processes, threads, device, folder)
-    print(f"{len(dataset):,} images, {len(shards)} shards ({len(shards) - len(todo)} finished): {_size(cost['bytes'])} to write, {_size(cost['free'])} free; "
-          f"about {_time(cost['seconds'])} ({cost['images_per_s']:,.0f} images/s measured)")
-    if cost['bytes'] > cost['free']: raise OSError(f"{_size(cost['bytes'])} do not fit into {folder}: {_size(cost['free'])} are free")
-    started, waiting = time.perf_counter(), sum(min(len(dataset), (k + 1) * shard_size) - k * shard_size for k in todo)
-    run_pieces(_cache_shards, todo, (open_dataset, open_codec, folder, shard_size, batch_size, threads, device), processes,
-               total=waiting, desc='cache', unit='image', progress=progress)
-    seconds = time.perf_counter() - started
-    _finish(folder, dataset, codec, plan, source, dict(estimate=cost, seconds=seconds, images=waiting, processes=processes))
+    timing = _make_missing(folder, dataset, codec, (open_dataset, open_codec), how, processes, device, progress)
+    if timing: _finish(folder, dataset, codec, plan, source, timing)
     return folder
 
-# %% ../nbs/14_cache.ipynb #951d267a
+# %% ../nbs/14_cache.ipynb #d4cc48c2
+def _plan(dataset, codec, codec_spec: dict, shard_size: int) -> dict:
+    "What decides the content of the shards."
+    if not isinstance(codec, KLCodec) and not callable(getattr(codec, 'moments', None)):
+        raise ValueError(f"codec {codec_spec['name']!r} has no posterior to cache: train on the images themselves, "
+                         "that costs no encoding")
+    return dict(items=len(dataset), content=_content(dataset), class_names=dataset.class_names, codec=codec_spec,
+                fingerprint=codec.fingerprint(), shard_size=shard_size)
+
+def _make_missing(folder, dataset, codec, openers: tuple, how: dict, processes, device, progress) -> dict | None:
+    "Make the missing shards; what it took, or None if the cache was whole."
+    shard_size, batch_size, threads = how['shard_size'], how['batch_size'], how['threads']
+    shards = math.ceil(len(dataset) / shard_size)
+    todo = missing_shards(folder, shards)
+    if not todo and (folder / 'manifest.json').is_file(): return print(f"{folder} is whole: nothing to do")
+    cost = cost_of(dataset, codec, todo, shard_size, batch_size, processes, threads, device, folder)
+    _announce(folder, len(dataset), shards, todo, cost)
+    started, waiting = time.perf_counter(), _items_in(todo, len(dataset), shard_size)
+    args = (*openers, folder, shard_size, batch_size, threads, device)
+    run_pieces(_cache_shards, todo, args, processes, total=waiting, desc='cache', unit='image', progress=progress)
+    return dict(estimate=cost, seconds=time.perf_counter() - started, images=waiting, processes=processes)
+
+# %% ../nbs/14_cache.ipynb #6507f8d3
 def _content(dataset) -> str:
     "What a data set holds, as far as names and labels say."
-    state = hashlib.sha256(np.asarray(dataset.labels, dtype=np.int64).tobytes()) if hasattr(dataset, 'labels') else hashlib.sha256()
+    state = hashlib.sha256(np.asarray(dataset.labels, dtype=np.int64).tobytes()) if hasattr(dataset,
+        'labels') else hashlib.sha256()
     for path in getattr(dataset, 'paths', []): state.update(f'{path}\n'.encode())
     return state.hexdigest()[:16]
 
-def _time(seconds: float) -> str: return f'{seconds:,.2g} s' if seconds < 100 else f'{seconds / 60:,.2g} minutes' if seconds < 6000 else f'{seconds / 3600:,.3g} hours'
-
-def _size(count: float) -> str:
-    for unit in ('bytes', 'kB', 'MB', 'GB', 'TB'):
-        if count < 1000 or unit == 'TB': return f'{count:,.3g} {unit}'
-        count /= 1000
-
-def cost_of(dataset, codec, todo: list, shard_size: int, batch_size: int, processes: int, threads: int, device: str, folder: Path, enough: float = 5.) -> dict:
-    "Bytes and seconds that the missing shards will take, from a few batches that are read and encoded (`enough` seconds of them)."
+# %% ../nbs/14_cache.ipynb #4bca4efa
+def cost_of(dataset, codec, todo: list, shard_size: int, batch_size: int, processes: int, threads: int, device: str,
+            folder: Path, enough: float = 5.) -> dict:
+    """Bytes and seconds that the missing shards will take, from a few batches that are read and encoded (`enough`
+    seconds of them)."""
     where, count = device_of(0, device), min(len(dataset), len(todo) * shard_size)
-    indices, rates, begun = torch.linspace(0, len(dataset) - 1, min(len(dataset), 8 * batch_size)).long().tolist(), [], time.perf_counter()
+    indices, rates, begun = torch.linspace(0, len(dataset) - 1,
+                                           min(len(dataset), 8 * batch_size)).long().tolist(), [], time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(indices), batch_size):                          # the first batch warms up; the fastest says what is possible
+        for first in range(0, len(indices), batch_size):   # the first batch warms up; the fastest says what is possible
             part, started = indices[first:first + batch_size], time.perf_counter()
             good = [f for f in (f.result() for f in _read(dataset, part, pool)) if f[2] is not None]
             if not good: continue
@@ -256,7 +285,8 @@ def cost_of(dataset, codec, todo: list, shard_size: int, batch_size: int, proces
             if len(rates) > 2 and time.perf_counter() - begun > enough: break
     if not rates: raise ValueError(f"none of {len(indices)} images of {dataset.name} could be read")
     rate = max(rates[1:] or rates) * min(processes, torch.cuda.device_count() if where.type == 'cuda' else 1)
-    return dict(bytes=count * (2 * moments[0].numel() + 8), seconds=count / rate, images_per_s=rate, free=shutil.disk_usage(folder).free)
+    return dict(bytes=count * (2 * moments[0].numel() + 8), seconds=count / rate, images_per_s=rate,
+                free=shutil.disk_usage(folder).free)
 
 # %% ../nbs/14_cache.ipynb #4938e5d3
 def _finish(folder: Path, dataset, codec, plan: dict, source: dict | None, timing: dict):
@@ -267,14 +297,22 @@ def _finish(folder: Path, dataset, codec, plan: dict, source: dict | None, timin
     with safe_open(folder / shards[0]['file'], 'pt') as f: shape = f.get_slice('moments').get_shape()
     count, total, squares = np.sum([s['sums'] for s in shards], 0)
     mean, sd = total / count, math.sqrt(squares / count - (total / count) ** 2)
-    images, size = sum(s['n'] for s in shards), sum(s['bytes'] for s in shards)
+    images, stored = sum(s['n'] for s in shards), sum(s['bytes'] for s in shards)
     write_json(folder / 'manifest.json', dict(
-        format='xar_lab latent cache', version=1, images=images, dtype='float16', channels=shape[2] // 2, grid=shape[3:], codec=plan['codec'],
-        fingerprint=plan['fingerprint'], factor=codec.factor, shift=codec.shift, measured=dict(mean=mean, sd=sd, sd_normalised=sd * codec.factor),
-        class_names=dataset.class_names, padding=dataset.padding, levels=dataset.levels, source=source, broken=broken, timing=timing,
+        format='xar_lab latent cache', version=1, images=images, dtype='float16', channels=shape[2] // 2,
+        grid=shape[3:], codec=plan['codec'],
+        fingerprint=plan['fingerprint'], factor=codec.factor, shift=codec.shift,
+        measured=dict(mean=mean, sd=sd, sd_normalised=sd * codec.factor),
+        class_names=dataset.class_names, padding=dataset.padding, levels=dataset.levels, source=source, broken=broken,
+        timing=timing,
         shards=[{k: s[k] for k in ('file', 'n', 'bytes', 'sha256')} for s in shards]))
-    print(f"{images:,} images cached, {len(broken)} unreadable" + ''.join(f"\n  {name}: {why}" for name, why in broken[:10]) + (f"\n  … and {len(broken) - 10} more, listed in manifest.json" if len(broken) > 10 else ''))
-    print(f"{_size(size)} in {_time(timing['seconds'])} (estimated: {_time(timing['estimate']['seconds'])}); latents have standard deviation {sd * codec.factor:.3f} after the factor {codec.factor:.4g}")
+    print(f"{images:,} images cached, {len(broken)} unreadable"
+          + ''.join(f"\n  {name}: {why}" for name,
+                    why in broken[:10]) + (f"\n  … and {len(broken) - 10} more, listed in manifest.json"
+                                           if len(broken) > 10 else ''))
+    took, expected = duration(timing['seconds']), duration(timing['estimate']['seconds'])
+    print(f"{size(stored)} in {took} (estimated: {expected}); latents have standard deviation {sd * codec.factor:.3f} "
+          f"after the factor {codec.factor:.4g}")
 
 # %% ../nbs/14_cache.ipynb #6097434a
 def verify_cache(
@@ -283,7 +321,8 @@ def verify_cache(
 ) -> list[str]:             # names of damaged shards
     "Read every finished shard and compare it with its hash."
     damaged = []
-    for told in tqdm(sorted(Path(folder).glob('shard-*.json')), desc='verify', unit='shard', disable=not progress, mininterval=2):
+    for told in tqdm(sorted(Path(folder).glob('shard-*.json')), desc='verify', unit='shard', disable=not progress,
+                     mininterval=2):
         shard = json.loads(told.read_text())
         file = told.with_suffix('.safetensors')
         if not file.is_file() or sha256(file) != shard['sha256']: damaged.append(file.name)
@@ -298,7 +337,9 @@ def _drop(folder: Path, damaged: list[str]):
 # %% ../nbs/14_cache.ipynb #38310a1d
 def own_memory() -> int:
     "Bytes of memory that belong to this process alone; 0 where the system does not tell."
-    try: return next(int(line.split()[1]) * 1024 for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('RssAnon'))
+    try:
+        return next(int(line.split()[1]) * 1024 for line in Path('/proc/self/status').read_text().splitlines()
+                    if line.startswith('RssAnon'))
     except (OSError, StopIteration): return 0
 
 def read_rate(

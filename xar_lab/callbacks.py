@@ -11,7 +11,6 @@ import io
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -111,8 +110,7 @@ class JsonLines(Callback):
         self._open(run, step)
 
     def on_end(self, run):
-        if run.main:
-            with suppress(OSError): self.file.close()
+        with suppress(OSError, AttributeError): self.file.close()
 
 # %% ../nbs/27_callbacks.ipynb #eabc1dd8
 class TensorBoard(Callback):
@@ -159,11 +157,10 @@ class ProgressBar(Callback):
 class MeasuredCost(Callback):
     "cost.json: the estimate, and what the run takes beside it."
 
-    def on_begin(self, run): self.rates, self.last = [], (run.state.step, time.perf_counter())
+    def on_begin(self, run): self.rates = []
 
     def on_log(self, run, row):
-        (step, since), self.last = self.last, (row['step'], time.perf_counter())
-        self.rates.append((time.perf_counter() - since) / max(1, row['step'] - step))
+        self.rates.append(1 / row['steps_per_s'])
         if run.main and len(self.rates) == 2: self.compare(run)
 
     def compare(self, run):
@@ -205,7 +202,7 @@ class SampleGrid(Callback):
     def on_step(self, run, step):
         if step % run.config.sample_every and step != run.config.steps: return
         averaged = whole_model(run.state.ema.module, run.main, run.device)      # all processes take part
-        if not run.main: return
+        if averaged is None or not run.main: return
         path = run.folder / 'samples' / f'step_{step:08d}.png'
         with autocast(run.device, run.state.precision): sample_grid(run.parts, averaged, path)
         run.tell('on_sample', path=path)

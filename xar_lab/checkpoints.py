@@ -21,68 +21,83 @@ from torch import Tensor
 
 from .core import write_whole
 from .entities import EntityLayout, make_layout
-from .model import PRESETS, XAR, XARConfig
 from .latents import KLCodec, register_codec
+from .model import PRESETS, XAR, XARConfig
 
 # %% ../nbs/16_checkpoints.ipynb #b12646d7
 def read_tensors(
     path: str | Path,          # .safetensors, or a PyTorch file (.pth, .pt, .ckpt)
 ) -> dict[str, Tensor]:        # on the CPU
-    "A flat state dict from a file; of a training checkpoint its `model_ema`, else its `model`. Nothing but tensors is unpickled."
+    """A flat state dict from a file; of a training checkpoint its `model_ema`, else its `model`.
+    Nothing but tensors is unpickled."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no weights file at {path}")
     try:
         if path.suffix == '.safetensors': state = load_file(path)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]): state = torch.load(path, map_location='cpu', weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:                                              # damaged pickles fail in every way there is
-        raise ValueError(f"{path} is damaged or holds more than tensors, and was not loaded: {(str(e) or type(e).__name__).splitlines()[0][:200]}") from None
+        raise ValueError(f"{path} is damaged or holds more than tensors, and was not loaded: "
+                         f"{(str(e) or type(e).__name__).splitlines()[0][:200]}") from None
     if isinstance(state, dict):
         for key in ('model_ema', 'model'):
             if isinstance(state.get(key), dict): state = state[key]; break
-    if not isinstance(state, dict) or not state or not all(isinstance(n, str) and isinstance(v, Tensor) for n, v in state.items()):
-        raise ValueError(f"{path} is not a state dict: expected names and tensors, or a checkpoint with model_ema or model")
+    if not isinstance(state, dict) or not state or not all(isinstance(n, str) and isinstance(v, Tensor) for n,
+                                                           v in state.items()):
+        raise ValueError(f"{path} is not a state dict: expected names and tensors, or a checkpoint with model_ema or "
+                         "model")
     return state
 
-# %% ../nbs/16_checkpoints.ipynb #2a0063e0
+# %% ../nbs/16_checkpoints.ipynb #9e77ea80
 def _some(names) -> str:
     names = sorted(names)
     return ', '.join(names[:4]) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
 
 def _is_derived(name: str) -> bool: return name == 'mask' or '.rope.' in name
 
+# %% ../nbs/16_checkpoints.ipynb #d9013eb4
 def _read_architecture(state: dict, path, heads: int | None) -> tuple[XARConfig, EntityLayout]:
     "Sizes and layout of a published state dict."
-    needed = ('z_proj.weight', 'class_emb.weight', 'encoder_pos_embed_learned', 'time_embed.mlp.0.weight', 'encoder_blocks.0.mlp.fc1_g.weight')
+    needed = ('z_proj.weight', 'class_emb.weight', 'encoder_pos_embed_learned', 'time_embed.mlp.0.weight',
+              'encoder_blocks.0.mlp.fc1_g.weight')
     absent = [n for n in needed if n not in state]
     if absent: raise ValueError(f"{path} does not hold an xAR model: missing {_some(absent)}; surplus {_some(state)}")
-    if state['z_proj.weight'].ndim != 2 or state['encoder_pos_embed_learned'].ndim != 3: raise ValueError(f"{path} does not hold an xAR model: z_proj.weight {list(state['z_proj.weight'].shape)}")
+    if state['z_proj.weight'].ndim != 2 or state['encoder_pos_embed_learned'].ndim != 3:
+        raise ValueError(f"{path} does not hold an xAR model: z_proj.weight {list(state['z_proj.weight'].shape)}")
     width, channels = state['z_proj.weight'].shape
-    depth = tuple(1 + max((int(m[1]) for n in state if (m := re.match(rf'{stack}_blocks\.(\d+)\.', n))), default=-1) for stack in ('encoder', 'decoder'))
+    depth = tuple(1 + max((int(m[1]) for n in state if (m := re.match(rf'{stack}_blocks\.(\d+)\.', n))), default=-1)
+                  for stack in ('encoder', 'decoder'))
     rope = next((t for n, t in state.items() if n.endswith('rope.freqs_cos')), None)
-    if rope is None and heads is None: raise ValueError(f"{path} holds no rope tables to read the number of heads off: name a preset ({', '.join(PRESETS)})")
+    if rope is None and heads is None:
+        raise ValueError(f"{path} holds no rope tables to read the number of heads off: name a preset "
+                         f"({', '.join(PRESETS)})")
     tokens = state['encoder_pos_embed_learned'].shape[1]
     side = math.isqrt(tokens)
     if side * side != tokens: raise ValueError(f"{path} holds {tokens} positions, which is no square grid")
     cell = None
-    if 'mask' in state: cell = math.isqrt(int((state['mask'].reshape(tokens, tokens)[0] == 0).sum()))   # the first token sees its own cell
+    # the first token sees its own cell
+    if 'mask' in state: cell = math.isqrt(int((state['mask'].reshape(tokens, tokens)[0] == 0).sum()))
     config = XARConfig(width, depth, heads=heads if rope is None else width // rope.shape[-1], in_channels=channels,
-                       num_classes=len(state['class_emb.weight']) - 1, time_channels=state['time_embed.mlp.0.weight'].shape[1], time_steps=1000, init='published')
+                       num_classes=len(state['class_emb.weight']) - 1,
+                       time_channels=state['time_embed.mlp.0.weight'].shape[1], time_steps=1000, init='published')
     return config, make_layout('cell', side, cell)
 
 # %% ../nbs/16_checkpoints.ipynb #78a03a82
 def load_published(
     path: str | Path,            # the authors' file: released weights or a training checkpoint
-    preset: str | None = None,   # 'xar_b' | 'xar_l' | …: insist on this size (and take the number of heads from it if the file does not tell)
+    preset: str | None = None,   # insist on this size (and take from it the number of heads, if the file lacks it)
 ) -> XAR:                        # float32, on the CPU, in evaluation mode
     "The authors' weights. `ValueError` that names what is missing, surplus or of another shape."
-    if preset is not None and preset not in PRESETS: raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     state = read_tensors(path)
     config, layout = _read_architecture(state, path, PRESETS[preset].heads if preset else None)
     if preset:
         sizes = lambda c: (c.width, c.depth, c.heads)
         if sizes(config) != sizes(PRESETS[preset]):
-            raise ValueError(f"{path} is no {preset}: (width, depth, heads) is {sizes(config)}, expected {sizes(PRESETS[preset])}")
+            raise ValueError(f"{path} is no {preset}: (width, depth, heads) is {sizes(config)}, expected "
+                             f"{sizes(PRESETS[preset])}")
     with torch.device('meta'): model = XAR(config, layout)
     _fill(model, {n: t for n, t in state.items() if not _is_derived(n)}, path)
     return model.eval()
@@ -91,12 +106,15 @@ def _fill(model: XAR, state: dict, path):
     "Put tensors into a meta model; every name and every shape must fit."
     expected = {n: tuple(p.shape) for n, p in model.state_dict().items()}
     missing, surplus = expected.keys() - state.keys(), state.keys() - expected.keys()
-    if missing or surplus: raise ValueError(f"{path} does not fit the model: missing {_some(missing) or 'nothing'}; surplus {_some(surplus) or 'nothing'}")
-    other = [f'{n} {list(state[n].shape)} instead of {list(s)}' for n, s in expected.items() if tuple(state[n].shape) != s]
+    if missing or surplus:
+        raise ValueError(f"{path} does not fit the model: missing {_some(missing) or 'nothing'}; surplus "
+                         f"{_some(surplus) or 'nothing'}")
+    other = [f'{n} {list(state[n].shape)} instead of {list(s)}' for n,
+             s in expected.items() if tuple(state[n].shape) != s]
     if other: raise ValueError(f"{path} does not fit the model: {_some(other)}")
     model.load_state_dict({n: t.float() for n, t in state.items()}, assign=True)
 
-# %% ../nbs/16_checkpoints.ipynb #c076a194
+# %% ../nbs/16_checkpoints.ipynb #f71fa379
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None):
     "Write a safetensors file, complete or not at all."
     write_whole(path, lambda p: save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, p, metadata))
@@ -108,24 +126,47 @@ def save_model(
 ):
     "Write a model: parameters, config and layout."
     again = make_layout(**model.layout.spec)
-    if not torch.equal(again.coords, model.layout.coords): raise ValueError(f"{model.layout} cannot be saved: make_layout(**spec) gives another layout; register it and build it by name")
+    if not torch.equal(again.coords, model.layout.coords):
+        raise ValueError(f"{model.layout} cannot be saved: make_layout(**spec) gives another layout; register it and "
+                         "build it by name")
     header = dict(config=json.dumps(dataclasses.asdict(model.config)), layout=json.dumps(model.layout.spec))
     save_tensors(weights or model.state_dict(), path, header)
 
+# %% ../nbs/16_checkpoints.ipynb #fc851c3b
 def load_model(
     path: str | Path,  # written by `save_model`
 ) -> XAR:              # float32, on the CPU, in evaluation mode
     "Read a model. `ValueError` if the file is damaged or of another kind."
-    if Path(path).suffix != '.safetensors': raise ValueError(f"{path} is not a .safetensors file; the authors' files are read by load_published")
+    if Path(path).suffix != '.safetensors':
+        raise ValueError(f"{path} is not a .safetensors file; the authors' files are read by load_published")
     state = read_tensors(path)
     with safe_open(path, 'pt') as f: header = f.metadata() or {}
-    if not {'config', 'layout'} <= header.keys(): raise ValueError(f"{path} was not written by save_model: its header lacks config and layout")
-    layout = make_layout(**json.loads(header['layout']))                # before the meta device: a factory may make tensors of its own
+    if not {'config', 'layout'} <= header.keys():
+        raise ValueError(f"{path} was not written by save_model: its header lacks config and layout")
+    # before the meta device: a factory may make tensors of its own
+    layout = make_layout(**json.loads(header['layout']))
     with torch.device('meta'): model = XAR(XARConfig(**json.loads(header['config'])), layout)
     _fill(model, state, path)
     return model.eval()
 
-# %% ../nbs/16_checkpoints.ipynb #37fd9bde
+# %% ../nbs/16_checkpoints.ipynb #c723d153
+def _start_of(name: str, own: Tensor, theirs: Tensor, source: XAR, target: XAR, places: Tensor, moved: bool,
+              same_classes: bool) -> tuple[str, str, Tensor]:
+    "For one parameter: its group, what is done with it ('kept', or what instead), its value."
+    old, new = source.config, target.config
+    if name.endswith('pos_embed_learned'):
+        return 'positions', 'each from the nearest of the old layout' if moved else 'kept', theirs[:, places]
+    if name.startswith(('z_proj.', 'pred.')):
+        group = 'input and output channels'
+        if old.in_channels == new.in_channels or name.endswith('z_proj.bias'): return group, 'kept', theirs
+        return group, f'new ({old.in_channels} channels before, {new.in_channels} now)', own
+    if name == 'class_emb.weight':
+        if same_classes and old.num_classes == new.num_classes: return 'classes', 'kept', theirs
+        return 'classes', f'new ({new.num_classes} classes; "no class" kept)', torch.cat([own[:-1], theirs[-1:]])
+    return 'blocks, norms and time', 'kept', theirs
+
+# %% ../nbs/16_checkpoints.ipynb #f54a2610
+@torch.no_grad()
 def transfer(
     source: XAR,            # trained
     target: XAR,            # new, of the same width, depth and heads; filled in place
@@ -133,55 +174,66 @@ def transfer(
 ) -> dict[str, str]:        # per group of parameters: 'kept', or what was done instead
     "Start one model from another's weights. `ValueError` if they are of different sizes."
     sizes = lambda m: (m.config.width, m.config.depth, m.config.heads)
-    if sizes(source) != sizes(target): raise ValueError(f"weights of (width, depth, heads) {sizes(source)} do not start a model of {sizes(target)}: choose the same preset")
-    theirs, mine, told = source.state_dict(), target.state_dict(), {}
-    same_channels, same_classes = source.config.in_channels == target.config.in_channels, same_classes and source.config.num_classes == target.config.num_classes
+    if sizes(source) != sizes(target):
+        raise ValueError(f"weights of (width, depth, heads) {sizes(source)} do not start a model of {sizes(target)}: "
+                         "choose the same preset")
+    theirs, told = source.state_dict(), {}
     places, moved = _nearest_positions(source.layout, target.layout)
-    for name, tensor in mine.items():
-        group, done, value = 'blocks, norms and time', 'kept', theirs[name] if theirs[name].shape == tensor.shape else None
-        if name.endswith('pos_embed_learned'): group, done, value = 'positions', 'each from the nearest of the old layout' if moved else 'kept', theirs[name][:, places]
-        elif name.startswith(('z_proj.', 'pred.')):
-            group = 'input and output channels'
-            if not same_channels and not name.endswith('z_proj.bias'): done, value = f'new ({source.config.in_channels} channels before, {target.config.in_channels} now)', tensor
-        elif name == 'class_emb.weight':
-            group = 'classes'
-            if not same_classes: done, value = f'new ({target.config.num_classes} classes; "no class" kept)', torch.cat([tensor[:-1], theirs[name][-1:]])
-        tensor.copy_(value)
+    for name, own in target.state_dict().items():
+        group, done, value = _start_of(name, own, theirs[name], source, target, places, moved, same_classes)
+        own.copy_(value)
         if told.get(group, 'kept') == 'kept': told[group] = done
     return told
 
+# %% ../nbs/16_checkpoints.ipynb #43ac4b4f
 def _nearest_positions(old: EntityLayout, new: EntityLayout) -> tuple[Tensor, bool]:
-    "For every token of the new layout the nearest of the old one, both stretched over the unit square; and whether anything moved."
-    if old.n_tokens == new.n_tokens and torch.equal(old.coords, new.coords) and old.grid == new.grid: return torch.arange(new.n_tokens), False
+    """For every token of the new layout the nearest of the old one, both stretched over the unit square;
+    and whether anything moved."""
+    if old.n_tokens == new.n_tokens and torch.equal(old.coords, new.coords) and old.grid == new.grid:
+        return torch.arange(new.n_tokens), False
     unit = lambda layout: (layout.coords.double() + .5) / torch.tensor(layout.grid)
     return torch.cdist(unit(new), unit(old)).argmin(1), True
 
-# %% ../nbs/16_checkpoints.ipynb #d9a30c61
-KL16 = dict(down_block_types=['DownEncoderBlock2D'] * 4 + ['AttnDownEncoderBlock2D'], up_block_types=['UpDecoderBlock2D'] * 5,
-            block_out_channels=[128, 128, 256, 256, 512], layers_per_block=2, latent_channels=16, sample_size=256, scaling_factor=.2325)
-RENAMED = [(r'mid\.block_(\d)', lambda m: f'mid_block.resnets.{int(m[1]) - 1}'), (r'mid\.attn_1', 'mid_block.attentions.0'),
-           (r'encoder\.down\.(\d)\.block', r'encoder.down_blocks.\1.resnets'), (r'encoder\.down\.(\d)\.attn', r'encoder.down_blocks.\1.attentions'),
-           (r'encoder\.down\.(\d)\.downsample', r'encoder.down_blocks.\1.downsamplers.0'),
-           (r'decoder\.up\.(\d)\.block', lambda m: f'decoder.up_blocks.{4 - int(m[1])}.resnets'), (r'decoder\.up\.(\d)\.upsample', lambda m: f'decoder.up_blocks.{4 - int(m[1])}.upsamplers.0'),
-           (r'nin_shortcut', 'conv_shortcut'), (r'norm_out', 'conv_norm_out'),
-           (r'(attentions\.\d)\.norm', r'\1.group_norm'), (r'(attentions\.\d)\.([qkv])\.', r'\1.to_\2.'), (r'(attentions\.\d)\.proj_out', r'\1.to_out.0')]
+# %% ../nbs/16_checkpoints.ipynb #e92ef3c4
+KL16 = dict(down_block_types=['DownEncoderBlock2D'] * 4 + ['AttnDownEncoderBlock2D'],
+            up_block_types=['UpDecoderBlock2D'] * 5,
+            block_out_channels=[128, 128, 256, 256, 512], layers_per_block=2, latent_channels=16, sample_size=256,
+            scaling_factor=.2325)
 
+RENAMED = [(r'mid\.block_(\d)', lambda m: f'mid_block.resnets.{int(m[1]) - 1}'),
+           (r'mid\.attn_1', 'mid_block.attentions.0'),
+           (r'encoder\.down\.(\d)\.block', r'encoder.down_blocks.\1.resnets'),
+           (r'encoder\.down\.(\d)\.attn', r'encoder.down_blocks.\1.attentions'),
+           (r'encoder\.down\.(\d)\.downsample', r'encoder.down_blocks.\1.downsamplers.0'),
+           (r'decoder\.up\.(\d)\.block', lambda m: f'decoder.up_blocks.{4 - int(m[1])}.resnets'),
+           (r'decoder\.up\.(\d)\.upsample', lambda m: f'decoder.up_blocks.{4 - int(m[1])}.upsamplers.0'),
+           (r'nin_shortcut', 'conv_shortcut'), (r'norm_out', 'conv_norm_out'),
+           (r'(attentions\.\d)\.norm', r'\1.group_norm'), (r'(attentions\.\d)\.([qkv])\.', r'\1.to_\2.'),
+           (r'(attentions\.\d)\.proj_out', r'\1.to_out.0')]
+
+# %% ../nbs/16_checkpoints.ipynb #3d9069ac
 def load_kl16(
     path: str | Path = 'data/kl16.ckpt',   # MAR's file
     batch_size: int = 8,                   # images at a time
     tile: int | None = None,               # side in pixels of tiles, for large images; None: whole images
 ) -> KLCodec:
-    "MAR's KL-16 autoencoder: 256×256 images to 16×16 latents of 16 channels. `FileNotFoundError` without the file, `ValueError` that names what does not fit in it. Source: Li et al. 2024 (MAR)."
+    """MAR's KL-16 autoencoder: 256×256 images to 16×16 latents of 16 channels.
+    `FileNotFoundError` without the file, `ValueError` that names what does not fit in it. Source: Li et al. 2024
+    (MAR)."""
     from diffusers import AutoencoderKL
     theirs = {}
     for name, tensor in read_tensors(path).items():
-        if name.startswith('loss.'): continue                                # of a training checkpoint: the discriminator
+        if name.startswith('loss.'): continue          # of a training checkpoint: the discriminator
         for pattern, new in RENAMED: name = re.sub(pattern, new, name)
-        theirs[name] = tensor.flatten(1) if re.search(r'attentions\.\d\.to_.*weight', name) else tensor       # 1×1 convolutions are linear maps
+        # 1×1 convolutions are linear maps
+        theirs[name] = tensor.flatten(1) if re.search(r'attentions\.\d\.to_.*weight', name) else tensor
     with torch.device('meta'): network = AutoencoderKL(**KL16)
     wanted = {n: t.shape for n, t in network.state_dict().items()}
     missing, more = wanted.keys() - theirs.keys(), theirs.keys() - wanted.keys()
-    if missing or more: raise ValueError(f"{path} is not the KL-16 autoencoder: " + '; '.join(f'{what} {_some(names)}' for what, names in (('missing', missing), ('unexpected', more)) if names))
+    if missing or more:
+        raise ValueError(f"{path} is not the KL-16 autoencoder: "
+                         + '; '.join(f'{what} {_some(names)}' for what,
+                                     names in (('missing', missing), ('unexpected', more)) if names))
     wrong = [n for n, shape in wanted.items() if theirs[n].shape != shape]
     if wrong: raise ValueError(f"{path} is not the KL-16 autoencoder: {_some(wrong)} of another shape")
     network.load_state_dict({n: t.float() for n, t in theirs.items()}, assign=True)

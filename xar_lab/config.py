@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from .model import PRESETS
 from .sampling import guidance_weights
 from xar_lab.settings import (
-    ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, free, one_of, only_known, setting,
-    whole)
+    ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, free, one_of, only_known,
+    setting, whole)
 from .solvers import SAMPLERS
 
 # %% ../nbs/21_config.ipynb #7b5edaa2

@@ -21,7 +21,8 @@ from .entities import EntityLayout
 class View:
     "The groups of a training sequence: which entity each copies, who sees whom, which carry loss."
     entity: Tensor              # Long[G]: the entity that group g is a copy of
-    sees: Tensor | None = None  # Bool[G, G] or [B, G, G]: sees[g, h], group g attends to group h; default: itself and all before it
+    # Bool[G, G] or [B, G, G]: sees[g, h], group g attends to group h; default: itself and all before it
+    sees: Tensor | None = None
     loss: Tensor | None = None  # Bool[G]: the groups that are asked; default: all
 
     def __post_init__(self):
@@ -34,7 +35,8 @@ class View:
         if self.entity.ndim != 1 or self.entity.dtype != torch.long or not g:
             raise ValueError(f"view: entity must be a Long[G], got {self.entity.dtype} {list(self.entity.shape)}")
         if self.sees.dtype != torch.bool or self.sees.ndim not in (2, 3) or tuple(self.sees.shape[-2:]) != (g, g):
-            raise ValueError(f"view: sees must be a Bool[{g}, {g}] or [B, {g}, {g}], got {self.sees.dtype} {list(self.sees.shape)}")
+            raise ValueError(f"view: sees must be a Bool[{g}, {g}] or [B, {g}, {g}], got {self.sees.dtype} "
+                             f"{list(self.sees.shape)}")
         if self.loss.dtype != torch.bool or tuple(self.loss.shape) != (g,) or not self.loss.any():
             raise ValueError(f"view: loss must be a Bool[{g}], true somewhere, got {self.loss}")
         blind = ~self.sees.any(-1)
@@ -49,12 +51,14 @@ class View:
         "Tokens of each group."
         outside = self.entity[(self.entity < 0) | (self.entity >= layout.n_entities)]
         if len(outside):
-            raise ValueError(f"view: entity {int(outside[0])} does not exist in a layout of {layout.n_entities} entities")
+            raise ValueError(f"view: entity {int(outside[0])} does not exist in a layout of {layout.n_entities} "
+                             "entities")
         return [layout.sizes[n] for n in self.entity.tolist()]
 
     def group_ids(self, layout: EntityLayout) -> Tensor:
         "Long[S]: the group of every token of the sequence."
-        return torch.repeat_interleave(torch.arange(len(self.entity), device='cpu'), torch.tensor(self.sizes(layout), device='cpu'))
+        return torch.repeat_interleave(torch.arange(len(self.entity), device='cpu'),
+                                       torch.tensor(self.sizes(layout), device='cpu'))
 
     def token_ids(self, layout: EntityLayout) -> Tensor:
         "Long[S]: for every token of the sequence, its index among the layout's N tokens."
@@ -68,12 +72,13 @@ class View:
         return self.sees[..., ids, :][..., ids]
 
     def pieces(self, layout: EntityLayout) -> list[tuple[slice, list[slice]]]:
-        "The mask as few rectangles: runs of tokens that see the same, and the runs of tokens that they see. `ValueError` if images differ."
+        """The mask as few rectangles: runs of tokens that see the same, and the runs of tokens that they see.
+        `ValueError` if images differ."""
         if self.sees.ndim == 3: raise ValueError("view: pieces are the same for all images, but sees is [B, G, G]")
         ends = [0, *torch.tensor(self.sizes(layout), device='cpu').cumsum(0).tolist()]
         new_row = [True, *(self.sees[1:] != self.sees[:-1]).any(1).tolist(), True]
         starts = [g for g, new in enumerate(new_row) if new]
-        def runs(row):                                                                # of true entries, as slices of tokens
+        def runs(row):          # of true entries, as slices of tokens
             edges = torch.cat([row.new_zeros(1), row, row.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
             return [slice(ends[a], ends[b]) for a, b in zip(edges[::2], edges[1::2])]
         return [(slice(ends[a], ends[b]), runs(self.sees[a])) for a, b in zip(starts, starts[1:])]
@@ -117,7 +122,8 @@ class SharedContext(Context):
 
 # %% ../nbs/04_context.ipynb #f81beed7
 class CleanContext(Context):
-    "Teacher forcing by a doubled sequence: each noisy entity sees the clean earlier ones and itself. Source: xAR, Table 5; ACDiT."
+    """Teacher forcing by a doubled sequence: each noisy entity sees the clean earlier ones and itself. Source:
+    xAR, Table 5; ACDiT."""
 
     def view(self, layout):
         e = torch.arange(layout.n_entities, device='cpu')
@@ -132,7 +138,8 @@ class CleanContext(Context):
 # %% ../nbs/04_context.ipynb #875048af
 CONTEXTS = Registry('context')
 for _name, _factory in dict(random=RandomContext, clean=CleanContext, increasing=IncreasingContext,
-                            decreasing=DecreasingContext, shared=SharedContext).items(): CONTEXTS.register(_name, _factory)
+                            decreasing=DecreasingContext, shared=SharedContext).items(): CONTEXTS.register(_name,
+                                _factory)
 
 def register_context(
     name: str,          # new name for `make_context`

@@ -47,7 +47,8 @@ class Registry(MutableMapping):
 
     def __setitem__(self, name, factory):
         if not isinstance(name, str) or not name: raise ValueError(f"a {self.noun} needs a name, got {name!r}")
-        if not callable(factory): raise ValueError(f"{self.noun} {name!r}: the factory must be callable, got {factory!r}")
+        if not callable(factory):
+            raise ValueError(f"{self.noun} {name!r}: the factory must be callable, got {factory!r}")
         self._factories[name] = factory
 
     def register(self, name: str, factory: Callable):
@@ -82,7 +83,8 @@ def moved(
     **rooms: str,           # module of this library -> names that live there now; 'old=new' for one with another name
 ) -> Callable[[str], object]:   # the old module's `__getattr__`
     "Find names that live elsewhere now."
-    homes = {name.partition('=')[0]: (room, name.rpartition('=')[2]) for room, names in rooms.items() for name in names.split()}
+    homes = {name.partition('=')[0]: (room, name.rpartition('=')[2]) for room, names in rooms.items()
+             for name in names.split()}
     def __getattr__(name: str):
         if name not in homes: raise AttributeError(f"module {module!r} has no attribute {name!r}")
         room, new = homes[name]
@@ -153,10 +155,10 @@ def stop_signals(got: list):
     "SIGTERM and the first SIGINT are kept in `got`, so that the step can be finished; a second SIGINT interrupts."
     owner = os.getpid()
     def remember(number, frame):
-        if os.getpid() != owner: signal.signal(number, signal.SIG_DFL); os.kill(os.getpid(), number)      # a child's own
+        if os.getpid() != owner: signal.signal(number, signal.SIG_DFL); os.kill(os.getpid(), number)    # a child's own
         if got and number == signal.SIGINT: raise KeyboardInterrupt
         got.append(number)
-    if threading.current_thread() is not threading.main_thread(): yield; return           # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread(): yield; return          # signals are the main thread's
     before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
     try: yield
     finally:
@@ -167,7 +169,8 @@ def write_whole(
     path: str | Path,
     write: Callable[[Path], None],   # writes the file it is given
 ):
-    "Write a file beside its place, force it to the disk, rename it. A full disk is an `OSError` that says what is kept."
+    """Write a file beside its place, force it to the disk, rename it.
+    A full disk is an `OSError` that says what is kept."""
     path = Path(path)
     beside = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
@@ -214,7 +217,8 @@ def sha256(
 
 # %% ../nbs/00_core.ipynb #003dd62c
 def project_root() -> Path:
-    "The folder with settings.ini, here or above; the current folder if there is none. Where `runs/` and `data/` belong."
+    """The folder with settings.ini, here or above; the current folder if there is none.
+    Where `runs/` and `data/` belong."""
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p / 'settings.ini').is_file()), here)
 

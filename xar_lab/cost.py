@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .build import Parts
 from .config import TrainConfig
-from .core import duration, peak_memory, size
 from .context import View
+from .core import duration, peak_memory, size
 from .model import XAR
 
 # %% ../nbs/24_cost.ipynb #63f2f72f

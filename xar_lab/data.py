@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FASHION_CLASSES', 'SYSTEM_FOLDERS', 'DATASETS', 'ImageDataset', 'digits', 'fashion_mnist', 'folder', 'latents',
-           'MissingData', 'imagenet', 'register_dataset', 'as_they_are', 'fill_in', 'load_dataset', 'BatchOrder',
-           'SkipBadItems', 'check_item']
+           'MissingData', 'imagenet', 'register_dataset', 'as_they_are', 'fill_in', 'labels_of', 'load_dataset',
+           'BatchOrder', 'SkipBadItems', 'check_item', 'loaders_explained']
 
 # %% ../nbs/15_data.ipynb #920bb941
 import gzip
 import json
 import struct
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Callable, Iterator
@@ -20,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .core import moved, Registry, project_root, stream_seed
+from .cache import open_latents
+from .core import Registry, moved, project_root, stream_seed
 from .folders import ImageFolder
 from .images import image_spec
-from .cache import open_latents
 
 # %% ../nbs/15_data.ipynb #534576b1
 class ImageDataset(Dataset):
@@ -34,20 +35,28 @@ class ImageDataset(Dataset):
         labels: Tensor,            # Long[n] in 0 … len(class_names)−1
         class_names: list[str],
         name: str = 'images',      # used in error messages
-        padding: int = 0,          # black pixels added on every side, so that a grid divides the image; `crop` takes them off
-        levels: int = 256,         # of grey (or of each colour) in the data, evenly spaced; `to_uint8` rounds samples to them
+        padding: int = 0,    # black pixels added on every side, so that a grid divides the image; `crop` takes them off
+        levels: int = 256,   # of grey (or of each colour) in the data, evenly spaced; `to_uint8` rounds samples to them
     ):
         if images.ndim != 4 or images.dtype not in (torch.float32, torch.uint8) or not len(images):
-            raise ValueError(f"data set {name!r}: images must be float32 or uint8 [n, c, h, w], got {images.dtype} {list(images.shape)}")
+            raise ValueError(f"data set {name!r}: images must be float32 or uint8 [n, c, h, w], got {images.dtype} "
+                             f"{list(images.shape)}")
         if images.dtype == torch.float32:
             broken = ~images.isfinite().flatten(1).all(1)
-            if broken.any(): raise ValueError(f"data set {name!r}: image {int(broken.nonzero()[0])} holds NaN or infinity ({int(broken.sum())} of {len(images)} do)")
-            if images.abs().max() > 1: raise ValueError(f"data set {name!r}: images must lie in [−1, 1], got {images.min():.3g} to {images.max():.3g}")
+            if broken.any():
+                raise ValueError(f"data set {name!r}: image {int(broken.nonzero()[0])} holds NaN or infinity "
+                                 f"({int(broken.sum())} of {len(images)} do)")
+            if images.abs().max() > 1:
+                raise ValueError(f"data set {name!r}: images must lie in [−1, 1], got {images.min():.3g} to "
+                                 f"{images.max():.3g}")
         if labels.shape != images.shape[:1] or labels.dtype != torch.long:
-            raise ValueError(f"data set {name!r}: labels must be a Long[{len(images)}], got {labels.dtype} {list(labels.shape)}")
+            raise ValueError(f"data set {name!r}: labels must be a Long[{len(images)}], got {labels.dtype} "
+                             f"{list(labels.shape)}")
         if labels.min() < 0 or labels.max() >= len(class_names):
-            raise ValueError(f"data set {name!r}: labels must lie in 0 to {len(class_names) - 1}, got {int(labels.min())} to {int(labels.max())}")
-        self.images, self.labels, self.class_names, self.num_classes = images, labels, list(class_names), len(class_names)
+            raise ValueError(f"data set {name!r}: labels must lie in 0 to {len(class_names) - 1}, got "
+                             f"{int(labels.min())} to {int(labels.max())}")
+        self.images, self.labels, self.class_names, self.num_classes = images, labels, list(class_names), len(
+            class_names)
         self.name, self.padding, self.levels = name, padding, levels
 
     def __len__(self): return len(self.images)
@@ -69,7 +78,8 @@ def digits(
     is_test[json.loads((files('xar_lab') / 'digits_split.json').read_text())['test']] = True
     take = is_test if split == 'test' else ~is_test
     images = torch.from_numpy(source.images).float()[:, None] / 8 - 1            # 0 … 16 -> [−1, 1]
-    return ImageDataset(images[take], torch.from_numpy(source.target).long()[take], [str(d) for d in range(10)], f'digits/{split}', levels=17)
+    return ImageDataset(images[take], torch.from_numpy(source.target).long()[take], [str(d) for d in range(10)],
+                        f'digits/{split}', levels=17)
 
 # %% ../nbs/15_data.ipynb #b348d52b
 FASHION_CLASSES = ['T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot']
@@ -90,29 +100,34 @@ def fashion_mnist(
     installed = next((f for f in SYSTEM_FOLDERS if f.is_dir()), None)
     if installed and root is None:
         stem = 'train' if split == 'train' else 't10k'
-        images, labels = _read_idx(installed / f'{stem}-images-idx3-ubyte.gz'), _read_idx(installed / f'{stem}-labels-idx1-ubyte.gz')
+        images, labels = _read_idx(installed / f'{stem}-images-idx3-ubyte.gz'), _read_idx(installed
+            / f'{stem}-labels-idx1-ubyte.gz')
     else:
         from torchvision.datasets import FashionMNIST
         root = Path(root) if root else project_root() / 'data'
         try: source = FashionMNIST(root, train=split == 'train', download=True)
         except (RuntimeError, OSError) as e:
-            raise FileNotFoundError(f"Fashion-MNIST is neither installed (apt install dataset-fashion-mnist) nor in {root}, and could not be downloaded: {str(e).splitlines()[0]}") from None
+            raise FileNotFoundError("Fashion-MNIST is neither installed (apt install dataset-fashion-mnist) nor in "
+                                    f"{root}, and could not be downloaded: {str(e).splitlines()[0]}") from None
         images, labels = source.data, source.targets
     return ImageDataset(images[:, None], labels.long(), FASHION_CLASSES, f'fashion_mnist/{split}', padding=2)
 
 # %% ../nbs/15_data.ipynb #dc9d69a8
 def folder(
     split: str = 'train',          # 'train' | 'test'
-    root: str | Path | None = None,    # with one folder per class, or with the folders train and val (or test) that hold these
-    verify: bool = True,           # read every file once and leave out broken ones, rather than stop at one after an hour
+    root: str | Path | None = None,    # one folder per class, or folders train and val (or test) that hold these
+    verify: bool = True,      # read every file once and leave out broken ones, rather than stop at one after an hour
     **options,                     # of `ImageFolder`: size, channels, padding, levels, class_names
 ) -> ImageFolder:
     "Images in class folders. `FileNotFoundError` for a split that is not there."
     if split not in ('train', 'test'): raise ValueError(f"unknown split {split!r}; known: train, test")
     if root is None: raise ValueError("data set 'folder' needs its root: a folder with one subfolder per class")
     root = Path(root)
-    there = next((root / name for name in (['train'] if split == 'train' else ['test', 'val']) if (root / name).is_dir()), None)
-    if there is None and split == 'test': raise FileNotFoundError(f"no held-out images in {root}: expected {root}/val or {root}/test with one folder per class")
+    there = next((root / name for name in (['train'] if split == 'train' else ['test', 'val'])
+                  if (root / name).is_dir()), None)
+    if there is None and split == 'test':
+        raise FileNotFoundError(f"no held-out images in {root}: expected {root}/val or {root}/test with one folder per "
+                                "class")
     return ImageFolder(there or root, verify=verify, progress=verify, **options)
 
 def latents(
@@ -143,17 +158,20 @@ class MissingData(FileNotFoundError):
 def imagenet(
     split: str = 'train',              # 'train'
     side: int = 256,                   # of the images: 256 | 512
-    root: str | Path | None = None,    # of the latent cache; default: data/imagenet-kl16 of the project, for 512 data/imagenet512-kl16
+    root: str | Path | None = None,    # folder of the latent cache; None: data/imagenet-kl16 (imagenet512-kl16)
 ) -> Dataset:
     "ImageNet as KL-16 latents, from a cache. `MissingData` without it."
-    if side not in (256, 512): raise ValueError(f"ImageNet is cached at side 256 or 512, got {side!r}; for another use the data set 'latents'")
-    root = Path(root) if root else project_root() / 'data' / ('imagenet-kl16' if side == 256 else f'imagenet{side}-kl16')
+    if side not in (256, 512):
+        raise ValueError(f"ImageNet is cached at side 256 or 512, got {side!r}; for another use the data set 'latents'")
+    root = Path(root) if root else project_root() / 'data' / ('imagenet-kl16' if side == 256
+                                                              else f'imagenet{side}-kl16')
     if root.is_dir(): return latents(split, root)
     more = '' if side == 256 else f' -p size {side} -p cache {root}'
-    raise MissingData(f"the ImageNet latent cache is not in {root}; make it with: papermill nbs/cache_latents.ipynb -p images <folder of ImageNet>/train{more}",
+    raise MissingData(f"the ImageNet latent cache is not in {root}; make it with: papermill nbs/cache_latents.ipynb -p "
+                      f"images <folder of ImageNet>/train{more}",
                       images=1_281_167, channels=16, grid=(side // 16, side // 16), num_classes=1000)
 
-# %% ../nbs/15_data.ipynb #9d1f6264
+# %% ../nbs/15_data.ipynb #babe5a2d
 DATASETS = Registry('data set')
 DATASETS.register('digits', digits)
 DATASETS.register('fashion_mnist', fashion_mnist)
@@ -180,6 +198,12 @@ def fill_in(dataset) -> Dataset:
         if not hasattr(dataset, name): setattr(dataset, name, value)
     return dataset
 
+# %% ../nbs/15_data.ipynb #a6fadda0
+def labels_of(dataset) -> Tensor:      # Long[n]
+    "The labels of a data set, without reading images where it keeps them."
+    kept = getattr(dataset, 'labels', None)
+    return torch.tensor([label for _, label in dataset]) if kept is None else kept
+
 def load_dataset(
     name: str,             # 'digits' | 'fashion_mnist' | 'folder' | 'latents' | 'imagenet' | a registered one
     split: str = 'train',  # 'train' | 'test'
@@ -201,7 +225,8 @@ class BatchOrder:
         part: range | None = None,   # places of the batch that iterating yields; None: all
     ):
         if n < 1: raise ValueError("the data set is empty")
-        self.n, self.batch_size, self.seed, self.start, self.stop, self.part = n, batch_size, seed, start, stop, part or range(batch_size)
+        self.n, self.batch_size, self.seed, self.start, self.stop, self.part = (n, batch_size, seed, start, stop,
+            part or range(batch_size))
         self._epoch = (None, None)
 
     def _permutation(self, epoch: int) -> list[int]:
@@ -222,7 +247,7 @@ class BatchOrder:
     def __iter__(self) -> Iterator[list[int]]: return map(self.mine, range(self.start, self.stop))
     def __len__(self): return self.stop - self.start
 
-# %% ../nbs/15_data.ipynb #69310add
+# %% ../nbs/15_data.ipynb #5ec6479e
 class SkipBadItems(torch.utils.data.Dataset):
     "A data set with good items only: (image, label, −1), or (the next good one's, index of the bad one)."
 
@@ -243,16 +268,30 @@ class SkipBadItems(torch.utils.data.Dataset):
             if self.policy == 'stop': raise ValueError(fault)
         raise ValueError(f"{self.most} images in a row cannot be used, from {i} on: {fault}")
 
+# %% ../nbs/15_data.ipynb #7c6c2ef8
 def check_item(
     dataset,
     i: int,
 ) -> tuple[str | None, tuple]:   # what is wrong with an item (None: nothing), the item
     "An item of a data set, and whether training can use it."
     try: image, label = dataset[i]
-    except (OSError, ValueError, SyntaxError) as e: return f"image {i} of the data set cannot be read: {type(e).__name__}: {str(e)[:200]}", ()
+    except (OSError, ValueError, SyntaxError) as e:
+        return f"image {i} of the data set cannot be read: {type(e).__name__}: {str(e)[:200]}", ()
     if not torch.as_tensor(image).isfinite().all(): return f"image {i} of the data set holds NaN or infinity", ()
-    if not 0 <= int(label) < dataset.num_classes: raise ValueError(f"label {int(label)} of image {i} is out of range: classes are 0 to {dataset.num_classes - 1}")
+    if not 0 <= int(label) < dataset.num_classes:
+        raise ValueError(f"label {int(label)} of image {i} is out of range: classes are 0 to {dataset.num_classes - 1}")
     return None, (image, label)
+
+# %% ../nbs/15_data.ipynb #4e7a40d2
+@contextmanager
+def loaders_explained(workers: int) -> Iterator[None]:
+    "A killed image loader as a `ValueError` in one line (torch raises it at any place, from a signal)."
+    try: yield
+    except RuntimeError as e:
+        if 'DataLoader worker' not in str(e): raise
+        why = str(e).splitlines()[0].strip()
+        raise ValueError(f"a process that loads images ended ({why}): perhaps for want of memory, then use fewer "
+                         f"workers (now {workers}). Train again to go on from the last checkpoint") from e
 
 # %% ../nbs/15_data.ipynb #ad942b13
 __getattr__ = moved(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from .core import stream_seed
-from .images import as_array
 from .features import INCEPTION, is_official
+from .images import as_array
 
 # %% ../nbs/32_distances.ipynb #8f07c5ef
 def canonical_order(
@@ -26,13 +26,14 @@ def canonical_order(
 ) -> Tensor:                     # Long[n]
     "An order that depends only on which images there are."
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in as_array(images)]
-    return torch.tensor(sorted(range(len(images)), key=lambda i: (digests[i], -1 if labels is None else int(labels[i]))), dtype=torch.long)
+    return torch.tensor(sorted(range(len(images)),
+                               key=lambda i: (digests[i], -1 if labels is None else int(labels[i]))), dtype=torch.long)
 
 def largest_n(
     held_out: Tensor,        # Long: labels of the held-out images
     num_classes: int,
     most: int = 1000,
-    share: float = .8,       # of the held-out images of a class that are drawn at most: draws must differ to show their scatter
+    share: float = .8,       # largest share of the held-out images of a class in a draw: draws must differ
 ) -> int:
     "How many samples are compared unless told otherwise: equally many of each class."
     return num_classes * max(1, min(most // num_classes, int(share * held_out.bincount(minlength=num_classes).min())))
@@ -65,7 +66,7 @@ class _Images(torch.utils.data.Dataset):
 
 KID_SUBSETS, KID_SEED = 50, 2020
 
-# %% ../nbs/32_distances.ipynb #85598ec6
+# %% ../nbs/32_distances.ipynb #41a8dc00
 def statistics_of(
     found: dict[str, Tensor],       # of real images, from `find_features`
 ) -> dict[str, np.ndarray]:
@@ -73,12 +74,15 @@ def statistics_of(
     from torch_fidelity.metric_fid import fid_features_to_statistics
     return fid_features_to_statistics(found['features'])
 
+# %% ../nbs/32_distances.ipynb #de94778e
 def compare(
     found: dict[str, Tensor],                     # of samples, from `find_features`
     statistics: dict[str, np.ndarray],            # mu, sigma of the real images
     reference: dict[str, Tensor] | None = None,   # features of real images, for kid, precision and recall
 ) -> dict[str, float]:
-    "fd; kid and its deviation over subsets of half the images, precision and recall, if there are real images; is, if the extractor has classes. Sources: Heusel et al. 2017, Bińkowski et al. 2018, Kynkäänniemi et al. 2019, Salimans et al. 2016."
+    """fd; kid and its deviation over subsets of half the images, precision and recall, if there are real images;
+    is, if the extractor has classes. Sources: Heusel et al. 2017, Bińkowski et al. 2018, Kynkäänniemi et al. 2019,
+    Salimans et al. 2016."""
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
@@ -87,9 +91,12 @@ def compare(
     out = dict(fd=float(fid_statistics_to_metric(statistics_of(found), statistics, verbose=False)[KEY_METRIC_FID]))
     if reference is not None:
         real = reference['features']
-        kid = kid_features_to_metric(ours, real, kid_subsets=KID_SUBSETS, kid_subset_size=kid_subset_size(min(len(ours), len(real))), rng_seed=KID_SEED, verbose=False)
+        kid = kid_features_to_metric(ours, real, kid_subsets=KID_SUBSETS,
+                                     kid_subset_size=kid_subset_size(min(len(ours), len(real))), rng_seed=KID_SEED,
+                                     verbose=False)
         near = prc_features_to_metric(ours, real, verbose=False)
-        out |= dict(kid=float(kid[KEY_METRIC_KID_MEAN]), kid_sd=float(kid[KEY_METRIC_KID_STD]), precision=float(near[KEY_METRIC_PRECISION]), recall=float(near[KEY_METRIC_RECALL]))
+        out |= dict(kid=float(kid[KEY_METRIC_KID_MEAN]), kid_sd=float(kid[KEY_METRIC_KID_STD]),
+                    precision=float(near[KEY_METRIC_PRECISION]), recall=float(near[KEY_METRIC_RECALL]))
     if 'logits' in found: out['is'] = float(isc_features_to_metric(found['logits'])[KEY_METRIC_ISC_MEAN])
     return out
 
@@ -120,7 +127,8 @@ def two_sample_test(
     from sklearn.svm import SVC
     x = torch.cat([images, reference]).flatten(1).numpy() / 255
     y = np.repeat([0, 1], [len(images), len(reference)])
-    return float(cross_val_score(make_pipeline(StandardScaler(), SVC(C=10.)), x, y, cv=StratifiedKFold(folds, shuffle=True, random_state=0)).mean())
+    return float(cross_val_score(make_pipeline(StandardScaler(), SVC(C=10.)), x, y,
+                                 cv=StratifiedKFold(folds, shuffle=True, random_state=0)).mean())
 
 # %% ../nbs/32_distances.ipynb #177c2b82
 def nearest(
@@ -156,6 +164,7 @@ def mean_and_sd(
 # %% ../nbs/32_distances.ipynb #ab934cb4
 def metric_names(extractor: str, weights_hash: str | None) -> dict[str, str]:
     "FID, KID and Inception Score are Inception's, with its published weights; with other features the names say which."
-    if is_official(extractor, weights_hash): return {'fd': 'fid', 'fd_over_floor': 'fid_over_floor', 'is': 'inception_score'}
+    if is_official(extractor, weights_hash):
+        return {'fd': 'fid', 'fd_over_floor': 'fid_over_floor', 'is': 'inception_score'}
     if extractor == INCEPTION: extractor = 'unofficial_inception'
     return {'fd': f'fd_{extractor}', 'kid': f'kid_{extractor}', 'is': f'is_{extractor}'}

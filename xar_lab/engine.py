@@ -14,8 +14,10 @@ from pathlib import Path
 # %% ../nbs/project/engine.ipynb #c1daf331
 PAIRS = {'-p', '--parameters', '-r', '--parameters_raw'}
 
-FLAGS = {'-h', '--help', '--version', '--help-notebook', '--inject-input-path', '--inject-output-path', '--inject-paths', '--request-save-on-cell-execute',
-         '--progress-bar', '--no-progress-bar', '--log-output', '--no-log-output', '--prepare-only', '--report-mode', '--no-report-mode'}
+FLAGS = {'-h', '--help', '--version', '--help-notebook', '--inject-input-path', '--inject-output-path',
+         '--inject-paths', '--request-save-on-cell-execute',
+         '--progress-bar', '--no-progress-bar', '--log-output', '--no-log-output', '--prepare-only', '--report-mode',
+         '--no-report-mode'}
 
 def positionals(
     words: list[str],   # the command line without the program
@@ -43,11 +45,15 @@ def complete(
 ) -> list[str] | None:      # the completed one; None: leave it alone
     "A command line with an output path, where one notebook of this project is given and nothing else."
     paths = positionals(words)
-    if len(paths) != 1 or not paths[0].endswith('.ipynb') or not Path(paths[0]).is_file() or '--help-notebook' in words: return None
+    if len(paths) != 1 or not paths[0].endswith('.ipynb') or not Path(paths[0]).is_file() or '--help-notebook' in words:
+        return None
     root = in_this_project(Path(paths[0]))
-    if root is None or not Path(paths[0]).resolve().is_relative_to(root / 'nbs') or root not in (Path.cwd(), *Path.cwd().parents): return None
+    if root is None or not Path(paths[0]).resolve().is_relative_to(root / 'nbs') or root not in (Path.cwd(),
+        *Path.cwd().parents):
+        return None
     model = next((words[i + 2] for i, w in enumerate(words[:-2]) if w in PAIRS and words[i + 1] == 'model'), None)
-    name = '-'.join(filter(None, [Path(paths[0]).stem, model and Path(model).name, time.strftime('%Y%m%d-%H%M%S', time.localtime(now))]))
+    name = '-'.join(filter(None, [Path(paths[0]).stem, model and Path(model).name,
+                                  time.strftime('%Y%m%d-%H%M%S', time.localtime(now))]))
     at = words.index(paths[0]) + 1
     live = [] if {'--engine', '--log-output'} & set(words) else ['--engine', 'xar_lab', '--no-progress-bar']
     return words[:at] + [os.path.relpath(root / 'runs' / f'{name}.ipynb')] + words[at:] + live
@@ -59,7 +65,8 @@ class LiveEngine:
     @classmethod
     def execute_notebook(cls, nb, kernel_name, **options):
         from papermill.engines import NBClientEngine
-        for name, stream in dict(stdout_file=sys.stdout, stderr_file=sys.stderr).items(): options[name] = options.get(name) or stream
+        for name, stream in dict(stdout_file=sys.stdout, stderr_file=sys.stderr).items():
+            options[name] = options.get(name) or stream
         return NBClientEngine.execute_notebook(nb, kernel_name, **options)
 
     @classmethod
@@ -75,15 +82,18 @@ class LiveEngine:
 # %% ../nbs/project/engine.ipynb #57564b05
 def on_load(argv: list[str]):
     "Complete papermill's command line in place, if it is papermill's and needs it."
-    program = Path((sys.orig_argv + ['-m', ''])[sys.orig_argv.index('-m') + 1] if argv[:1] == ['-m'] else argv[0] if argv else '')     # -m: python -m papermill
+    # -m: python -m papermill
+    program = Path((sys.orig_argv + ['-m', ''])[sys.orig_argv.index('-m') + 1] if argv[:1] == ['-m'] else argv[0]
+                   if argv else '')
     if 'papermill' not in (program.stem, program.parent.name): return
-    os.environ.pop('JPY_SESSION_NAME', None)                            # called from a notebook: what runs here is not shown there
+    os.environ.pop('JPY_SESSION_NAME', None)          # called from a notebook: what runs here is not shown there
     if os.environ.get('XAR_LAB_OUTPUT') == 'off': return
     words = complete(argv[1:], time.time())
     if words is None: return
     added = next(w for w in words if w not in argv)
     Path(added).parent.mkdir(parents=True, exist_ok=True)
-    print(f'no output path given: the executed notebook will be {added} (XAR_LAB_OUTPUT=off: leave papermill as it is)', file=sys.stderr)
+    print(f'no output path given: the executed notebook will be {added} (XAR_LAB_OUTPUT=off: leave papermill as it is)',
+          file=sys.stderr)
     argv[1:] = words
 
 on_load(sys.argv)

@@ -9,6 +9,7 @@ __all__ = ['FOLDERS', 'INCEPTION', 'INCEPTION_SHA256', 'Classifier', 'real_image
 
 # %% ../nbs/31_features.ipynb #0fefbf41
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .checkpoints import read_tensors, save_tensors
 from .core import project_root, sha256, stream_seed
 from .images import to_uint8
-from .checkpoints import read_tensors, save_tensors
 
 # %% ../nbs/31_features.ipynb #bd77792b
 class Classifier(nn.Module):
@@ -32,12 +33,14 @@ class Classifier(nn.Module):
         width: int = 32,         # channels of the first convolution; the others have twice as many
     ):
         super().__init__()
-        self.spec = dict(image_channels=image_channels, side=side, num_classes=num_classes, features=features, width=width)
+        self.spec = dict(image_channels=image_channels, side=side, num_classes=num_classes, features=features,
+                         width=width)
         blocks, channels = [], image_channels
         while len(blocks) < 3 or side > 4:
             out = 2 * width if blocks else width
             pool = nn.MaxPool2d(2) if side // 2 > 2 else nn.Identity()
-            blocks.append(nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), pool))
+            blocks.append(nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out),
+                                        nn.ReLU(), pool))
             channels, side = out, side // 2 if side // 2 > 2 else side
         self.body = nn.Sequential(*blocks, nn.Flatten())
         self.features = nn.Linear(channels * side * side, features)
@@ -47,8 +50,10 @@ class Classifier(nn.Module):
         images: Tensor,                # uint8[n, c, h, w]; colour where grey is meant is averaged
     ) -> tuple[Tensor, Tensor]:        # float32[n, features], float32[n, num_classes]
         channels, side = self.spec['image_channels'], self.spec['side']
-        if images.dtype != torch.uint8 or tuple(images.shape[2:]) != (side, side) or images.shape[1] not in (channels, 3):
-            raise ValueError(f"this classifier takes uint8 images [n, {channels} or 3, {side}, {side}], got {images.dtype} {list(images.shape)}")
+        if images.dtype != torch.uint8 or tuple(images.shape[2:]) != (side, side) or images.shape[1] not in (channels,
+            3):
+            raise ValueError(f"this classifier takes uint8 images [n, {channels} or 3, {side}, {side}], got "
+                             f"{images.dtype} {list(images.shape)}")
         x = images.float() / 127.5 - 1
         if channels == 1: x = x.mean(1, keepdim=True)
         features = self.features(self.body(x))
@@ -62,7 +67,7 @@ def real_images(
     items = [dataset[i] for i in range(len(dataset))]
     return to_uint8(torch.stack([image for image, _ in items]), dataset), torch.tensor([label for _, label in items])
 
-# %% ../nbs/31_features.ipynb #39c1d3d6
+# %% ../nbs/31_features.ipynb #3266ca7f
 def fit_classifier(
     images: Tensor,             # uint8[n, c, s, s], real
     labels: Tensor,             # Long[n]
@@ -72,10 +77,8 @@ def fit_classifier(
     epochs: int = 8,            # passes over the images
     batch_size: int = 128,
     lr: float = 4e-3,           # peak learning rate of AdamW
-    flip: bool = False,         # mirror half of the batches
-    seed: int = 0,
-    device='cpu',
-    progress: bool = True,
+    flip: bool = False,         # whether half of the batches are mirrored
+    seed: int = 0, device='cpu', progress: bool = True,
 ) -> Classifier:
     "A classifier of these images, in evaluation mode on the CPU."
     from torchvision.transforms.v2 import RandomCrop
@@ -86,14 +89,15 @@ def fit_classifier(
         optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
         with tqdm(total=steps, desc='classifier', unit='step', disable=not progress, mininterval=2) as bar:
-            for _ in range(epochs):
-                for chosen in torch.randperm(len(images)).split(batch_size):
-                    if len(chosen) < batch_size: continue
-                    batch = shift(images[chosen])
-                    if flip and torch.rand(()) < .5: batch = batch.flip(-1)
-                    loss = F.cross_entropy(net(batch.to(device))[1], labels[chosen].to(device), label_smoothing=.05)
-                    optimizer.zero_grad(); loss.backward(); optimizer.step(); schedule.step(); bar.update()
+            for chosen in _batches(len(images), batch_size, epochs):
+                batch = shift(images[chosen])
+                if flip and torch.rand(()) < .5: batch = batch.flip(-1)
+                loss = F.cross_entropy(net(batch.to(device))[1], labels[chosen].to(device), label_smoothing=.05)
+                optimizer.zero_grad(); loss.backward(); optimizer.step(); schedule.step(); bar.update()
     return net.cpu().eval()
+
+def _batches(n: int, batch_size: int, epochs: int) -> Iterator[Tensor]:
+    for _ in range(epochs): yield from (c for c in torch.randperm(n).split(batch_size) if len(c) == batch_size)
 
 # %% ../nbs/31_features.ipynb #0de6d7b2
 @torch.no_grad()
@@ -199,7 +203,8 @@ def _pixels_extractor():
         @staticmethod
         def can_be_compiled(): return False
 
-        def forward(self, images): return (F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True) / 127.5 - 1, 8).flatten(1),)
+        def forward(self, images):
+            return (F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True) / 127.5 - 1, 8).flatten(1),)
 
     return PixelsExtractor
 
@@ -216,8 +221,11 @@ def check_extractor(
     if weights is None: return name, sha256(extractor_files()[name]) if name in extractor_files() else None
     if not Path(weights).is_file(): raise FileNotFoundError(f"no weights of {name} at {weights}")
     found, want = sha256(weights), digest or (INCEPTION_SHA256 if name == INCEPTION else None)
-    if want is None and name not in extractor_files(): raise ValueError(f"give extractor_sha256 with {weights}: torch-fidelity unpickles that file, so it must be the one you mean")
-    if want is not None and not found.startswith(want.lower()): raise ValueError(f"{weights} is not the file that was meant: its SHA-256 is {found[:16]}…, not {want}…")
+    if want is None and name not in extractor_files():
+        raise ValueError(f"give extractor_sha256 with {weights}: torch-fidelity unpickles that file, so it must be the "
+                         "one you mean")
+    if want is not None and not found.startswith(want.lower()):
+        raise ValueError(f"{weights} is not the file that was meant: its SHA-256 is {found[:16]}…, not {want}…")
     return name, found
 
 def is_official(extractor: str, weights_hash: str | None) -> bool:
@@ -225,4 +233,5 @@ def is_official(extractor: str, weights_hash: str | None) -> bool:
     return extractor == INCEPTION and (weights_hash is None or weights_hash.startswith(INCEPTION_SHA256))
 
 # %% ../nbs/31_features.ipynb #de25c3d3
-INCEPTION, INCEPTION_SHA256 = 'inception-v3-compat', '6726825d'     # the published file's name ends in the first digits of its hash
+# the published file's name ends in the first digits of its hash
+INCEPTION, INCEPTION_SHA256 = 'inception-v3-compat', '6726825d'

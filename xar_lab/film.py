@@ -15,10 +15,10 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from .core import moved
+from .figures import BLUE, GREY, STYLE, VERMILION
+from .images import data_uri, save_grid, to_pil, to_uint8
 from .model import XAR
 from .sampling import Generation
-from .images import save_grid, to_pil, to_uint8
-from .figures import BLUE, GREY, STYLE, VERMILION, data_uri
 
 # %% ../nbs/41_film.ipynb #610d89b8
 class Film:
@@ -31,8 +31,10 @@ class Film:
         dataset=None,              # whose size and levels of grey the pictures get
         image: int = 0,            # which of the batch
     ):
-        if out.trajectory is None: raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
-        if not 0 <= image < len(out.latents): raise ValueError(f"image must be from 0 to {len(out.latents) - 1}, got {image!r}")
+        if out.trajectory is None:
+            raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
+        if not 0 <= image < len(out.latents):
+            raise ValueError(f"image must be from 0 to {len(out.latents) - 1}, got {image!r}")
         self.layout, self.codec, self.dataset = model.layout, codec, dataset
         self.states = [e.states[:, image] for e in out.trajectory]                              # per entity [S+1, n, C]
         self.estimates = [torch.cat([e.clean[:, image], e.states[-1:, image]]) for e in out.trajectory]
@@ -48,7 +50,8 @@ class Film:
         if (kind, frame) not in self.cache:
             tokens = self.finished.clone()
             tokens[self.layout.slices[n]] = getattr(self, kind)[n][i]
-            self.cache[kind, frame] = to_uint8(self.codec.decode(self.layout.preview(tokens[None], n)), self.dataset)[0].cpu()
+            self.cache[kind, frame] = to_uint8(self.codec.decode(self.layout.preview(tokens[None], n)),
+                                               self.dataset)[0].cpu()
         return self.cache[kind, frame]
 
     def place(self, frame: int) -> tuple[int, int]:
@@ -70,26 +73,31 @@ class Film:
 
     @cached_property
     def speed(self) -> list[float]:
-        "Root mean square of (state − estimate) / t at every frame, on the linear path the velocity; NaN where an entity is finished."
-        size = lambda n, i: float(((self.states[n][i] - self.estimates[n][i]) / self.times[n][i]).square().mean().sqrt())
+        """Root mean square of (state − estimate) / t at every frame, on the linear path the velocity;
+        NaN where an entity is finished."""
+        size = lambda n, i: float(
+            ((self.states[n][i] - self.estimates[n][i]) / self.times[n][i]).square().mean().sqrt())
         return [size(n, i) if i < len(self.states[n]) - 1 else float('nan') for n, i in self.places]
 
     def pick(self, most: int) -> list[int]:
         "At most that many frames (two per entity at least), evenly, with the first and the last of every entity."
         chosen, start = [], 0
         for s in self.states:
-            chosen += [start + i for i in torch.linspace(0, len(s) - 1, min(len(s), max(2, most // len(self.states)))).round().long().tolist()]
+            chosen += [start + i for i in torch.linspace(0, len(s) - 1,
+                                                         min(len(s),
+                                                             max(2, most // len(self.states)))).round().long().tolist()]
             start += len(s)
         return chosen
 
-# %% ../nbs/41_film.ipynb #a817b2f7
+# %% ../nbs/41_film.ipynb #fe581fce
 def side_by_side(
     film: Film,
     frame: int,
 ) -> Tensor:          # uint8[c, h, 2w + gap]
     "State and estimate, a white bar between them."
     left, right = film.state(frame), film.estimate(frame)
-    return torch.cat([left, torch.full((*left.shape[:2], max(1, left.shape[2] // 8)), 255, dtype=torch.uint8), right], -1)
+    return torch.cat([left, torch.full((*left.shape[:2], max(1, left.shape[2] // 8)), 255, dtype=torch.uint8), right],
+                     -1)
 
 def save_gif(
     film: Film,
@@ -104,6 +112,7 @@ def save_gif(
     durations = [max(20, round(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1000]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
+# %% ../nbs/41_film.ipynb #27a88b3a
 def save_strip(
     film: Film,
     path: str | Path,
@@ -111,37 +120,61 @@ def save_strip(
 ):
     "Frames of the film as one PNG: states above, clean estimates below."
     frames = torch.linspace(0, len(film) - 1, min(columns, len(film))).round().long().tolist()
-    save_grid(torch.stack([film.state(i) for i in frames] + [film.estimate(i) for i in frames]), Path(path), len(frames))
+    save_grid(torch.stack([film.state(i) for i in frames] + [film.estimate(i) for i in frames]), Path(path),
+              len(frames))
 
-# %% ../nbs/41_film.ipynb #fbcdf836
+# %% ../nbs/41_film.ipynb #b40547e1
+def _draw_speed(fig, row: int, name: str, film: Film, at: int, colour: str, several: bool):
+    "The velocity over a whole film, and where it stands now."
+    where = [k / (len(film) - 1) for k in range(len(film))]
+    speed = [None if s != s else round(s, 4) for s in film.speed]
+    now = next(s for s in [*speed[at::-1], 0] if s is not None)
+    line = dict(color=colour, width=2, dash=None if row == 1 else 'dash')
+    mark = dict(color=colour, size=11, symbol='circle' if row == 1 else 'diamond')
+    fig.add_trace(go.Scatter(x=where, y=speed, mode='lines', line=line, name=name, showlegend=several,
+                             hovertemplate='%{y:.2f}<extra></extra>'), 1, 3)
+    fig.add_trace(go.Scatter(x=[where[at]], y=[now], mode='markers', marker=mark, showlegend=False,
+                             hoverinfo='skip'), 1, 3)
+
+def _speed_axes(fig, film: Film):
+    "Entities along the axis, named while there is room."
+    starts = [k / (len(film) - 1) for k, (_, i) in enumerate(film.places) if i == 0]
+    names = [f'entity {n}' if len(starts) <= 6 else str(n) for n in range(len(starts))]
+    if len(starts) > 16: names = [''] * len(starts)
+    grid = dict(gridcolor='rgba(128,128,128,.25)', zeroline=False, row=1, col=3)
+    fig.update_xaxes(range=[-.02, 1.02], tickvals=starts, ticktext=names, ticks='outside', tickcolor=GREY, tickangle=0,
+                     **grid)
+    fig.update_yaxes(rangemode='tozero', **grid)
+
+# %% ../nbs/41_film.ipynb #61ddca34
+def _film_titles(films: dict[str, Film], frames: list[int]) -> list[str]:
+    titles = []
+    for k, (film, i) in enumerate(zip(films.values(), frames), 1):
+        n, step = film.place(i)
+        numbered = f'{k}: ' * (len(films) > 1)
+        titles += [f'{numbered}state · entity {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
+        if k == 1: titles.append('size of the velocity')
+    return titles
+
 def film_figure(
     films: dict[str, Film],      # one or two, by name
     at: float = 1.,              # where, as a share of the film
     height: int = 300,           # pixels of a row
 ) -> go.Figure:
     "State, clean estimate and velocity at one moment."
-    rows = len(films)
-    frames = [round(at * (len(f) - 1)) for f in films.values()]
-    titles = []
-    for k, (film, i) in enumerate(zip(films.values(), frames), 1):
-        n, step = film.place(i)
-        titles += [f"{f'{k}: ' if rows > 1 else ''}state · entity {n}, t = {film.times[n][step]:.2f}", 'clean estimate', *(['size of the velocity'] if k == 1 else [])]
-    fig = make_subplots(rows, 3, specs=[[{}, {}, {'rowspan': rows}]] + [[{}, {}, None]] * (rows - 1), subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.12)
+    rows, frames = len(films), [round(at * (len(f) - 1)) for f in films.values()]
+    fig = make_subplots(rows, 3, specs=[[{}, {}, {'rowspan': rows}]] + [[{}, {}, None]] * (rows - 1),
+                        subplot_titles=_film_titles(films, frames), horizontal_spacing=.06, vertical_spacing=.12)
     for row, (name, film, i, colour) in enumerate(zip(films, films.values(), frames, (BLUE, VERMILION)), 1):
         for col, image in ((1, film.state(i)), (2, film.estimate(i))):
+            hidden = dict(visible=False, constrain='domain', row=row, col=col)
             fig.add_trace(go.Image(source=data_uri(image), hoverinfo='skip'), row, col)
-            fig.update_xaxes(visible=False, constrain='domain', row=row, col=col).update_yaxes(visible=False, constrain='domain', row=row, col=col)
-        where = [k / (len(film) - 1) for k in range(len(film))]
-        speed = [None if s != s else round(s, 4) for s in film.speed]
-        fig.add_trace(go.Scatter(x=where, y=speed, mode='lines', line=dict(color=colour, width=2, dash=None if row == 1 else 'dash'), name=name, showlegend=rows > 1, hovertemplate='%{y:.2f}<extra></extra>'), 1, 3)
-        shown = next(s for s in [*speed[i::-1], 0] if s is not None)
-        fig.add_trace(go.Scatter(x=[where[i]], y=[shown], mode='markers', marker=dict(color=colour, size=11, symbol='circle' if row == 1 else 'diamond'), showlegend=False, hoverinfo='skip'), 1, 3)
-    first = next(iter(films.values()))
-    starts = [k / (len(first) - 1) for k, (_, i) in enumerate(first.places) if i == 0]
-    fig.update_xaxes(range=[-.02, 1.02], tickvals=starts, ticktext=[f'entity {n}' if len(starts) <= 6 else str(n) for n in range(len(starts))] if len(starts) <= 16 else [''] * len(starts),
-                     ticks='outside', tickcolor=GREY, tickangle=0, gridcolor='rgba(128,128,128,.25)', zeroline=False, row=1, col=3)
-    fig.update_yaxes(rangemode='tozero', gridcolor='rgba(128,128,128,.25)', zeroline=False, row=1, col=3)
-    return fig.update_layout(**STYLE | dict(showlegend=rows > 1), height=height * rows, legend=dict(orientation='h', x=.64, y=-.1)).update_annotations(font_size=13)
+            fig.update_xaxes(**hidden).update_yaxes(**hidden)
+        _draw_speed(fig, row, name, film, i, colour, several=rows > 1)
+    _speed_axes(fig, next(iter(films.values())))
+    fig.update_layout(**STYLE | dict(showlegend=rows > 1), height=height * rows,
+                      legend=dict(orientation='h', x=.64, y=-.1))
+    return fig.update_annotations(font_size=13)
 
 # %% ../nbs/41_film.ipynb #0b2334df
 __getattr__ = moved(

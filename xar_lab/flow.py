@@ -35,7 +35,8 @@ TIMES.register('uniform', uniform)
 
 # %% ../nbs/03_flow.ipynb #a2033511
 class LinearFlow:
-    "The straight path between data (t = 0) and noise (t = 1). Source: xAR, Eq. 2–4. Tensors [B, S, C]; t broadcastable to them."
+    """The straight path between data (t = 0) and noise (t = 1). Source: xAR, Eq. 2–4. Tensors [B, S, C];
+    t broadcastable to them."""
 
     def __init__(self,
         target: str = 'velocity',      # what the network predicts: 'velocity' | 'x' | 'noise'
@@ -102,5 +103,6 @@ def make_flow(
     "Build a flow by name. `ValueError` for unknown names and options."
     takes = inspect.signature(FLOWS.find(name)).parameters
     usual = dict(target='velocity', times='logit_normal')
-    chosen = {k: v for k, v in dict(target=target, times=times).items() if k in takes or v != usual[k]}   # a flow may have neither choice
+    # a flow may have neither choice
+    chosen = {k: v for k, v in dict(target=target, times=times).items() if k in takes or v != usual[k]}
     return FLOWS.make(name, **chosen, **options)

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -69,7 +68,8 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == 'F': raise ValueError("greys are 32-bit floats, which have no known range")
     if image.mode.startswith('I'):
         grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535: raise ValueError(f"greys must lie in 0 to 65535, got {grey.min()} to {grey.max()}")
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"greys must lie in 0 to 65535, got {grey.min()} to {grey.max()}")
         flat = ((grey + 128) // 257).astype(np.uint8)
         flat[grey == image.info.get('transparency', -1)] = 255
         return Image.fromarray(flat).convert(mode)
@@ -81,7 +81,8 @@ def open_image(
     path: str | Path,
     channels: int = 3,   # 3: colour, mode RGB | 1: grey, mode L
 ) -> Image.Image:
-    "An image file as 8-bit colour or grey; the first frame, on white, not rotated by EXIF (as in ADM). `BrokenImage` for what cannot be read."
+    """An image file as 8-bit colour or grey; the first frame, on white, not rotated by EXIF (as in ADM).
+    `BrokenImage` for what cannot be read."""
     if channels not in (1, 3): raise ValueError(f"channels must be 1 or 3, got {channels!r}")
     try:
         with _quiet, open(path, 'rb') as file:
@@ -97,7 +98,8 @@ def _adm_sizes(w: int, h: int, size: int) -> tuple[list, tuple]:
     while min(halved[-1]) >= 2 * size: halved.append((halved[-1][0] // 2, halved[-1][1] // 2))
     scale = size / min(halved[-1])
     last = tuple(round(side * scale) for side in halved[-1])
-    if last[0] * last[1] > 2 * (Image.MAX_IMAGE_PIXELS or math.inf): raise ValueError(f"an image of {w}×{h} is too narrow to be resized to {last[0]}×{last[1]}")
+    if last[0] * last[1] > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError(f"an image of {w}×{h} is too narrow to be resized to {last[0]}×{last[1]}")
     return halved[1:], last
 
 # %% ../nbs/11_folders.ipynb #63b2f6c2
@@ -105,9 +107,11 @@ def adm_crop(
     image: Image.Image,   # mode RGB or L, any size
     size: int,            # side of the square that comes out, in pixels
 ) -> Image.Image:
-    "ADM's centre crop: halvings with BOX, then BICUBIC to the shorter side, then the centre. Source: the code of Dhariwal and Nichol 2021."
+    """ADM's centre crop: halvings with BOX, then BICUBIC to the shorter side, then the centre. Source:
+    the code of Dhariwal and Nichol 2021."""
     _check_whole('size', size, 1)
-    if image.mode not in ('RGB', 'L'): raise ValueError(f"adm_crop takes images of mode RGB or L, got {image.mode!r}; open_image makes them")
+    if image.mode not in ('RGB', 'L'):
+        raise ValueError(f"adm_crop takes images of mode RGB or L, got {image.mode!r}; open_image makes them")
     halved, last = _adm_sizes(*image.size, size)
     for sides in halved: image = image.resize(sides, Image.Resampling.BOX)
     image = image.resize(last, Image.Resampling.BICUBIC)
@@ -115,7 +119,8 @@ def adm_crop(
     return image.crop((left, top, left + size, top + size))
 
 def _check_whole(name: str, value, least: int):
-    if not isinstance(value, int) or isinstance(value, bool) or value < least: raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 # %% ../nbs/11_folders.ipynb #fcbda454
 def synset_names() -> dict[str, str]:
@@ -123,7 +128,8 @@ def synset_names() -> dict[str, str]:
     return json.loads((files('xar_lab') / 'imagenet_synsets.json').read_text())
 
 # %% ../nbs/11_folders.ipynb #1f9983ac
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')         # torchvision's, and animations
+# torchvision's, and animations
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')
 EXPECTED = "expected <root>/<class>/<name>.jpg"
 SPLITS = {'train', 'val', 'valid', 'validation', 'test'}
 
@@ -136,11 +142,14 @@ def _class_folders(root: str) -> list[str]:
     "The names of the class folders, sorted; `ValueError` where the root is none of one folder per class."
     if not os.path.isdir(root): raise FileNotFoundError(f"no folder {root!r}; {EXPECTED}")
     with os.scandir(root) as found: entries = {e.name: e.is_dir() for e in found if not e.name.startswith('.')}
-    folders, direct = sorted(n for n, is_dir in entries.items() if is_dir), sorted(n for n, is_dir in entries.items() if not is_dir and _is_image(n))
+    folders, direct = sorted(n for n, is_dir in entries.items() if is_dir), sorted(n for n, is_dir in entries.items()
+        if not is_dir and _is_image(n))
     if direct: raise ValueError(f"{root!r} has images outside of class folders ({_some(direct)}); {EXPECTED}")
     if not folders: raise ValueError(f"{root!r} has no class folders; {EXPECTED}")
-    if SPLITS.issuperset(folders) and any(e.is_dir() for f in folders for e in os.scandir(os.path.join(root, f)) if not e.name.startswith('.')):
-        raise ValueError(f"{root!r} has folders of splits, not of classes ({_some(folders)}); give one of them, as {os.path.join(root, folders[0])!r}")
+    if SPLITS.issuperset(folders) and any(e.is_dir() for f in folders for e in os.scandir(os.path.join(root, f))
+                                          if not e.name.startswith('.')):
+        raise ValueError(f"{root!r} has folders of splits, not of classes ({_some(folders)}); give one of them, as "
+                         f"{os.path.join(root, folders[0])!r}")
     return folders
 
 # %% ../nbs/11_folders.ipynb #f59e4f45
@@ -155,7 +164,8 @@ def _list_images(root: str, folders: list[str]) -> tuple[list[str], list[int]]:
         paths += sorted(path[start:] for path, _ in found)
         counts.append(len(found))
     empty = [folder for folder, n in zip(folders, counts) if not n]
-    if not paths: raise ValueError(f"{root!r} has no images ({', '.join(SUFFIXES)}) in its {len(folders):,} folders; {EXPECTED}")
+    if not paths:
+        raise ValueError(f"{root!r} has no images ({', '.join(SUFFIXES)}) in its {len(folders):,} folders; {EXPECTED}")
     if empty: raise ValueError(f"{root!r}: no images ({', '.join(SUFFIXES)}) in class folder {_some(empty)}")
     return paths, counts
 
@@ -167,7 +177,9 @@ def _class_names(folders: list[str], names) -> list[str]:
         missing = [f for f in folders if f not in names]
         if missing: raise ValueError(f"class_names has no name for folder {_some(missing)}")
         return [str(names[f]) for f in folders]
-    if isinstance(names, str) or len(names) != len(folders): raise ValueError(f"class_names must have one name for each of the {len(folders):,} class folders, got {names!r:.80}")
+    if isinstance(names, str) or len(names) != len(folders):
+        raise ValueError(f"class_names must have one name for each of the {len(folders):,} class folders, got "
+                         f"{names!r:.80}")
     return [str(name) for name in names]
 
 # %% ../nbs/11_folders.ipynb #2f43775f
@@ -181,7 +193,9 @@ def _open_sized(
     image = open_image(path, channels)
     try:
         if crop: _adm_sizes(*image.size, crop)
-        elif size and image.size != size[::-1]: raise ValueError(f"the image is {image.width}×{image.height}, others are {size[1]}×{size[0]}; give a size to crop them to")
+        elif size and image.size != size[::-1]:
+            raise ValueError(f"the image is {image.width}×{image.height}, others are {size[1]}×{size[0]}; give a size "
+                             "to crop them to")
     except ValueError as e: raise BrokenImage(f"broken image {path!r}: {e}", str(e)) from None
     return image
 
@@ -196,27 +210,33 @@ def _reasons(
         try: open_one(path)
         except BrokenImage as e: return e.reason
     with ThreadPool(os.cpu_count()) as pool:
-        return list(tqdm(pool.imap(reason, paths, chunksize=16), total=len(paths), desc='reading images', unit='image', disable=not progress, mininterval=2))
+        return list(tqdm(pool.imap(reason, paths, chunksize=16), total=len(paths), desc='reading images', unit='image',
+                         disable=not progress, mininterval=2))
 
 # %% ../nbs/11_folders.ipynb #65177539
 class ImageFolder(Dataset):
-    "Images in one folder per class; the label is the index of the sorted folder. No file is opened before it is asked for, except to verify."
+    """Images in one folder per class; the label is the index of the sorted folder.
+    No file is opened before it is asked for, except to verify."""
 
     def __init__(self,
         root: str | Path,                                # holds <class>/<name>.jpg, at any depth within the class
-        size: int | None = None,                         # side in pixels after ADM's centre crop; None: as they are, all of one size
+        size: int | None = None,          # side in pixels after ADM's centre crop; None: as they are, all of one size
         channels: int = 3,                               # 3: colour | 1: grey
         padding: int = 0,                                # black pixels added on every side of the items
-        class_names: list[str] | dict[str, str] | None = None,   # in the order of the sorted folders, or by folder; default: names of synsets, or the folders
-        levels: int = 256,                               # of grey (or of each colour) in the data, evenly spaced; samples are rounded to them
+        class_names: list[str] | dict[str, str] | None = None,   # a name per sorted folder; None: synset or folder
+        levels: int = 256,      # of grey (or of each colour) in the data, evenly spaced; samples are rounded to them
         verify: bool = False,                            # decode every file once, and leave out what is broken
         progress: bool = False,                          # a bar while verifying
     ):
         if channels not in (1, 3): raise ValueError(f"channels must be 1 or 3, got {channels!r}")
-        for name, value, least in (('size', 1 if size is None else size, 1), ('padding', padding, 0), ('levels', levels, 2)): _check_whole(name, value, least)
-        self.root, self.crop, self.channels, self.padding, self.levels = os.path.expanduser(os.fspath(root)), size, channels, padding, levels
+        for name, value, least in (('size', 1 if size is None else size, 1), ('padding', padding, 0),
+                                   ('levels', levels, 2)):
+            _check_whole(name, value, least)
+        self.root, self.crop, self.channels, self.padding, self.levels = os.path.expanduser(
+            os.fspath(root)), size, channels, padding, levels
         self.folders = _class_folders(self.root)         # names of the class folders, in the order of the labels
-        self.class_names, self.num_classes, self.name = _class_names(self.folders, class_names), len(self.folders), Path(self.root).resolve().name
+        self.class_names, self.num_classes, self.name = _class_names(self.folders,
+            class_names), len(self.folders), Path(self.root).resolve().name
         self.paths, counts = _list_images(self.root, self.folders)                                # relative to root
         self.labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))    # Long[n]
         self.broken = []                                 # (path relative to root, reason); filled by `verify`
@@ -240,7 +260,8 @@ class ImageFolder(Dataset):
         from torchvision.transforms.functional import pil_to_tensor
         return pil_to_tensor(adm_crop(image, self.crop) if self.crop else image)
 
-    def _open(self, path: str) -> Image.Image: return _open_sized(os.path.join(self.root, path), self.channels, self.crop, self.size)
+    def _open(self, path: str) -> Image.Image:
+        return _open_sized(os.path.join(self.root, path), self.channels, self.crop, self.size)
 
     def _first_size(self, skip_broken: bool) -> tuple[int, int]:
         "(h, w) of the first image."
@@ -255,12 +276,17 @@ class ImageFolder(Dataset):
         "Drop, list and count the images that have a reason to be left out."
         self.broken, n = [(path, why) for path, why in zip(self.paths, reasons) if why], len(self)
         if not self.broken: return
-        if len(self.broken) == n: raise BrokenImage(f"{self.root!r}: none of its {n:,} images can be read, the first because: {reasons[0]}")
+        if len(self.broken) == n:
+            raise BrokenImage(f"{self.root!r}: none of its {n:,} images can be read, the first because: {reasons[0]}")
         self.labels = self.labels[torch.tensor([not why for why in reasons])]
         self.paths = [path for path, why in zip(self.paths, reasons) if not why]
-        empty = [self.folders[k] for k in (torch.bincount(self.labels, minlength=self.num_classes) == 0).nonzero().flatten().tolist()]
-        print(f"{self.name}: {len(self.broken):,} of {n:,} images are broken and left out, {_some([path for path, _ in self.broken])}; see .broken"
+        empty = [self.folders[k] for k in (torch.bincount(self.labels,
+                                                          minlength=self.num_classes) == 0).nonzero().flatten().tolist(
+                                                              )]
+        print(f"{self.name}: {len(self.broken):,} of {n:,} images are broken and left out, "
+              f"{_some([path for path, _ in self.broken])}; see .broken"
               + (f"; nothing is left in class {_some(empty)}" if empty else ''))
 
     def __repr__(self):
-        return f"ImageFolder({self.name!r}, {len(self):,} images of {self.size[1]}×{self.size[0]}, {self.num_classes:,} classes, {len(self.broken):,} broken)"
+        return (f"ImageFolder({self.name!r}, {len(self):,} images of {self.size[1]}×{self.size[0]}, "
+                f"{self.num_classes:,} classes, {len(self.broken):,} broken)")

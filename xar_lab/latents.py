@@ -25,7 +25,8 @@ class Codec(Protocol):
     factor: float              # what latents were multiplied by to have unit variance
     side: int                  # pixels of an image per latent, in each direction; left out: 1
     stochastic: bool           # whether `encode` draws from a posterior; left out: it may
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor: "Images to latents [B, C, H, W]."
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        "Images to latents [B, C, H, W]."
     def decode(self, latents: Tensor) -> Tensor: "Latents to images, float32, not clamped."
     def flip(self, items: Tensor) -> Tensor: "Items mirrored; left out: the last axis is."
 
@@ -51,7 +52,8 @@ class PixelCodec:
         image_channels: int = 1,   # of the images
         factor: float = 1.,        # multiplies the pixels; 1 / standard deviation of the images gives unit variance
     ):
-        if not isinstance(patch, int) or patch < 1: raise ValueError(f"codec 'pixels': patch must be a positive whole number, got {patch!r}")
+        if not isinstance(patch, int) or patch < 1:
+            raise ValueError(f"codec 'pixels': patch must be a positive whole number, got {patch!r}")
         if not factor > 0: raise ValueError(f"codec 'pixels': factor must be positive, got {factor!r}")
         self.patch, self.factor, self.channels = patch, factor, image_channels * patch * patch
         self.side, self.image_channels = patch, image_channels
@@ -61,8 +63,10 @@ class PixelCodec:
         generator: torch.Generator | None = None,  # pixels have no posterior to draw from: changes nothing here
     ) -> Tensor:                                   # [B, c·patch², h/patch, w/patch]
         "Images to latents."
-        if images.ndim != 4 or images.shape[2] % self.patch or images.shape[3] % self.patch or images.shape[1] * self.patch ** 2 != self.channels:
-            raise ValueError(f"codec 'pixels': images {list(images.shape)} do not fit: expected [B, {self.channels // self.patch ** 2}, h, w] "
+        if images.ndim != 4 or images.shape[2] % self.patch or images.shape[3] % self.patch or images.shape[
+            1] * self.patch ** 2 != self.channels:
+            raise ValueError(f"codec 'pixels': images {list(images.shape)} do not fit: expected [B, "
+                             f"{self.channels // self.patch ** 2}, h, w] "
                              f"with h and w divisible by {self.patch}")
         return F.pixel_unshuffle(images, self.patch) * self.factor
 
@@ -109,22 +113,26 @@ class KLCodec:
         factor: float,            # 1 / standard deviation of its latents
         shift: float = 0.,        # mean of its latents
         batch_size: int = 8,      # images at a time, whatever the batch
-        tile: int | None = None,  # side in pixels of overlapping tiles, for large images (blended where they meet); None: whole images
+        tile: int | None = None,  # side in pixels of overlapping tiles, for large images; None: whole images
     ):
         if not factor > 0: raise ValueError(f"factor must be positive, got {factor!r}")
-        if not isinstance(batch_size, int) or batch_size < 1: raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
-        self.autoencoder, self.factor, self.shift, self.batch_size = autoencoder.eval().requires_grad_(False), factor, shift, batch_size
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
+        self.autoencoder, self.factor, self.shift, self.batch_size = autoencoder.eval().requires_grad_(
+            False), factor, shift, batch_size
         self.channels, self.image_channels = autoencoder.config.latent_channels, autoencoder.config.in_channels
-        self.side = 2 ** (len(autoencoder.config.block_out_channels) - 1)            # pixels per latent, in each direction
+        self.side = 2 ** (len(autoencoder.config.block_out_channels) - 1)      # pixels per latent, in each direction
         if tile is not None:
-            if not isinstance(tile, int) or tile < self.side or tile % self.side: raise ValueError(f"tile must be a multiple of {self.side} pixels, got {tile!r}")
+            if not isinstance(tile, int) or tile < self.side or tile % self.side:
+                raise ValueError(f"tile must be a multiple of {self.side} pixels, got {tile!r}")
             autoencoder.enable_tiling()
             autoencoder.tile_sample_min_size, autoencoder.tile_latent_min_size = tile, tile // self.side
 
     def fingerprint(self) -> str:
         "Sixteen digits that tell this autoencoder from any other: a hash of its weights."
         state = hashlib.sha256()
-        for name, tensor in sorted(self.autoencoder.state_dict().items()): state.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+        for name, tensor in sorted(self.autoencoder.state_dict().items()):
+            state.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
         return state.hexdigest()[:16]
 
     @torch.no_grad()
@@ -132,10 +140,13 @@ class KLCodec:
         images: Tensor,   # [B, c, h, w] in [−1, 1]
     ) -> Tensor:          # [B, 2C, h/f, w/f]: mean and log-variance, before shift and factor
         "The posterior of every image."
-        if images.ndim != 4 or images.shape[1] != self.image_channels or images.shape[2] % self.side or images.shape[3] % self.side:
-            raise ValueError(f"images {list(images.shape)} do not fit this autoencoder: expected [B, {self.image_channels}, h, w] with h and w divisible by {self.side}")
+        if images.ndim != 4 or images.shape[1] != self.image_channels or images.shape[2] % self.side or images.shape[
+            3] % self.side:
+            raise ValueError(f"images {list(images.shape)} do not fit this autoencoder: expected [B, "
+                             f"{self.image_channels}, h, w] with h and w divisible by {self.side}")
         network = self.autoencoder.to(images.device)
-        return torch.cat([network.encode(part.to(network.dtype)).latent_dist.parameters.float() for part in images.split(self.batch_size)])
+        return torch.cat([network.encode(part.to(network.dtype)).latent_dist.parameters.float()
+                          for part in images.split(self.batch_size)])
 
     def draw(self,
         moments: Tensor,                           # [B, 2C, H, W]
@@ -166,13 +177,16 @@ def diffusers_codec(
     batch_size: int = 8,            # images at a time
     tile: int | None = None,        # side in pixels of tiles; None: whole images
 ) -> KLCodec:
-    "Any KL autoencoder that diffusers saved; scale and shift from its config. `FileNotFoundError` without it, `ValueError` for another kind of model."
+    """Any KL autoencoder that diffusers saved; scale and shift from its config.
+    `FileNotFoundError` without it, `ValueError` for another kind of model."""
     from diffusers import AutoencoderKL
     config = Path(folder) / 'config.json'
     if not config.is_file(): raise FileNotFoundError(f"no autoencoder in {folder}: it has no config.json")
     kind = json.loads(config.read_text()).get('_class_name')
     if kind != 'AutoencoderKL': raise ValueError(f"{folder} holds a {kind}, not an AutoencoderKL")
-    network = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
-    return KLCodec(network, factor or network.config.scaling_factor, network.config.shift_factor or 0., batch_size, tile)
+    network = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True,
+                                            low_cpu_mem_usage=False)
+    return KLCodec(network, factor or network.config.scaling_factor, network.config.shift_factor or 0., batch_size,
+                   tile)
 
 CODECS.register('diffusers', diffusers_codec)

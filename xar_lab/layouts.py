@@ -26,10 +26,11 @@ class ScaleLayout(EntityLayout):
 
     def __init__(self,
         grid: tuple,             # (H, W)
-        size=None,               # sides, each an int or (rows, columns), the last the grid itself; default: doubling from 1
+        size=None,          # sides, each an int or (rows, columns), the last the grid itself; default: doubling from 1
         resize: str = 'area',    # 'area' (mean over areas) | 'nearest' (the paper's pseudo-code)
     ):
-        if resize not in ('area', 'nearest'): raise ValueError(f"layout 'scale': unknown resize {resize!r}; known: area, nearest")
+        if resize not in ('area', 'nearest'):
+            raise ValueError(f"layout 'scale': unknown resize {resize!r}; known: area, nearest")
         self.resize, self.sides = resize, _sides(grid, size)
         super().__init__('scale', grid, [torch.arange(h * w, device='cpu') for h, w in self.sides])
 
@@ -38,7 +39,8 @@ class ScaleLayout(EntityLayout):
 
     def split(self, latents):
         self.check_latents(latents)
-        levels = [latents if side == self.grid else F.interpolate(latents, size=side, mode=self.resize) for side in self.sides]
+        levels = [latents if side == self.grid else F.interpolate(latents, size=side, mode=self.resize)
+                  for side in self.sides]
         return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
 
     def merge(self, tokens):
@@ -55,17 +57,20 @@ def _sides(grid: tuple, size) -> list[tuple[int, int]]:
         sides = [grid]
         while sides[0] != (1, 1): sides.insert(0, tuple(max(1, s // 2) for s in sides[0]))
         return sides
-    if isinstance(size, int) or not hasattr(size, '__iter__'): raise ValueError(f"layout 'scale': size must be a list of sides, got {size!r}")
+    if isinstance(size, int) or not hasattr(size, '__iter__'):
+        raise ValueError(f"layout 'scale': size must be a list of sides, got {size!r}")
     sides = [as_grid(s) for s in size]
     if not sides or sides[-1] != grid or any(h > grid[0] or w > grid[1] for h, w in sides):
-        raise ValueError(f"layout 'scale': sides must lie within the grid and end with it ({grid[0]}, {grid[1]}), got {list(size)!r}")
+        raise ValueError(f"layout 'scale': sides must lie within the grid and end with it ({grid[0]}, {grid[1]}), got "
+                         f"{list(size)!r}")
     return sides
 
 register_layout('scale', ScaleLayout)
 
 # %% ../nbs/02_layouts.ipynb #33c38e24
 def antidiagonal_layout(grid, size=None) -> EntityLayout:
-    "Tokens of equal row + column, from the top left corner to the bottom right: 2n−1 entities of 1, 2, …, n, …, 1 tokens."
+    """Tokens of equal row + column, from the top left corner to the bottom right:
+    2n−1 entities of 1, 2, …, n, …, 1 tokens."""
     no_size('antidiagonal', size)
     p = positions(grid)
     steps = p // grid[1] + p % grid[1]
@@ -80,7 +85,8 @@ def _haar_analyse(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _haar_synthesise(mean: Tensor, detail: Tensor) -> Tensor:
     h, v, d = detail.unbind(2)
-    rows = [torch.stack([mean + (sv * v + sh * h + sh * sv * d) / 2 for sh in (1, -1)], dim=-1).flatten(-2) for sv in (1, -1)]
+    rows = [torch.stack([mean + (sv * v + sh * h + sh * sv * d) / 2 for sh in (1, -1)], dim=-1).flatten(-2)
+            for sv in (1, -1)]
     return torch.stack(rows, dim=-2).flatten(-3, -2)
 
 # %% ../nbs/02_layouts.ipynb #d3c0623b
@@ -95,14 +101,16 @@ class HaarLayout(EntityLayout):
         if not possible: raise ValueError(f"layout 'haar': a grid of {grid[0]}×{grid[1]} cannot be halved")
         levels = possible if size is None else size
         if not isinstance(levels, int) or not 1 <= levels <= possible:
-            raise ValueError(f"layout 'haar': {grid[0]}×{grid[1]} can be halved {possible} times, so size must be from 1 to {possible}, got {size!r}")
+            raise ValueError(f"layout 'haar': {grid[0]}×{grid[1]} can be halved {possible} times, so size must be from "
+                             f"1 to {possible}, got {size!r}")
         self.sides = [(grid[0] >> n, grid[1] >> n) for n in range(levels, 0, -1)]   # of the bands, coarse to fine
         counts = [self.sides[0][0] * self.sides[0][1]] + [3 * h * w for h, w in self.sides]
         super().__init__('haar', grid, [torch.arange(n, device='cpu') for n in counts])
 
     @cached_property
     def coords(self):
-        return torch.cat([_band_coords(self.grid, side) for side in self.sides[:1] + [s for side in self.sides for s in [side] * 3]])
+        return torch.cat([_band_coords(self.grid, side)
+                          for side in self.sides[:1] + [s for side in self.sides for s in [side] * 3]])
 
     def split(self, latents):
         self.check_latents(latents)

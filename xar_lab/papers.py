@@ -12,21 +12,24 @@ import json
 
 import yaml
 
+from .config import TrainConfig
 from .core import project_root
 from .model import PRESETS
 from .sampling import generate
-from .config import TrainConfig
 
-# %% ../nbs/34_papers.ipynb #30e9715d
+# %% ../nbs/34_papers.ipynb #bc7ff399
 def paper_tables(
     paper: str = 'xar',    # folder within `papers/` of the project
-) -> dict[str, dict]:      # id -> id, title, source, columns (key -> heading), rows (list of dicts), notes; maybe side (pixels), config (of all rows)
+# id -> id, title, source, columns (key -> heading), rows (list of dicts), notes; maybe side (pixels), config (of all
+# rows)
+) -> dict[str, dict]:
     "The tables of a paper, by id. `FileNotFoundError` if there are none."
     folder = project_root() / 'papers'
     path = folder / paper / 'tables.json'
     if not path.is_file():
         known = sorted(p.parent.name for p in folder.glob('*/tables.json'))
-        raise FileNotFoundError(f"no tables of paper {paper!r}: {path} is not there; papers with tables: {', '.join(known) or 'none, in this folder'}")
+        raise FileNotFoundError(f"no tables of paper {paper!r}: {path} is not there; papers with tables: "
+                                f"{', '.join(known) or 'none, in this folder'}")
     tables = {}
     for table in json.loads(path.read_text(encoding='utf-8')):
         _check(table, f'papers/{paper}/tables.json')
@@ -34,15 +37,19 @@ def paper_tables(
         tables[table['id']] = table
     return tables
 
+# %% ../nbs/34_papers.ipynb #ae42b433
 def _check(table: dict, where: str):
     missing = [k for k in ('id', 'title', 'source', 'columns', 'rows', 'notes') if k not in table]
     if missing: raise ValueError(f"{where}: table {table.get('id')!r} lacks {', '.join(missing)}")
     allowed = {*table['columns'], 'preset', 'config'}
     for n, row in enumerate(table['rows']):
         extra = sorted(set(row) - allowed)
-        if extra: raise ValueError(f"{where}: table {table['id']!r}, row {n}: unknown column {', '.join(extra)}; known: {', '.join(sorted(allowed))}")
+        if extra:
+            raise ValueError(f"{where}: table {table['id']!r}, row {n}: unknown column {', '.join(extra)}; known: "
+                             f"{', '.join(sorted(allowed))}")
         if 'preset' in row and row['preset'] not in PRESETS:
-            raise ValueError(f"{where}: table {table['id']!r}, row {n}: unknown preset {row['preset']!r}; known: {', '.join(PRESETS)}")
+            raise ValueError(f"{where}: table {table['id']!r}, row {n}: unknown preset {row['preset']!r}; known: "
+                             f"{', '.join(PRESETS)}")
 
 # %% ../nbs/34_papers.ipynb #97162d57
 def as_markdown(
@@ -51,13 +58,15 @@ def as_markdown(
     "A table as Markdown: title and source, rows, notes."
     keys, rows = list(table['columns']), table['rows']
     line = lambda cells: '| ' + ' | '.join(str(c).replace('|', '\\|') for c in cells) + ' |'
-    digits = {k: max([len(f'{r[k]:.9f}'.rstrip('0').partition('.')[2]) for r in rows if isinstance(r.get(k), float)], default=0) for k in keys}
+    digits = {k: max([len(f'{r[k]:.9f}'.rstrip('0').partition('.')[2]) for r in rows if isinstance(r.get(k), float)],
+                     default=0) for k in keys}
     def cell(value, key):
         if value is None: return '–'
         if isinstance(value, dict): return ', '.join(f'`{k}={v!r}`' for k, v in value.items())
         if isinstance(value, list): return ' + '.join(map(str, value))
         return f'{value:,.{digits[key]}f}' if isinstance(value, (int, float)) else value
-    grid = [line(table['columns'].values()), '|' + '---|' * len(keys), *(line(cell(r.get(k), k) for k in keys) for r in rows)]
+    grid = [line(table['columns'].values()), '|' + '---|' * len(keys),
+            *(line(cell(r.get(k), k) for k in keys) for r in rows)]
     return '\n'.join([f"**{table['title']}** ({table['source']})", '', *grid, '', table['notes']]).strip()
 
 # %% ../nbs/34_papers.ipynb #c85c9c02
@@ -71,12 +80,14 @@ def published_row(
     for table in paper_tables(paper).values():
         for row in table['rows']:
             if table.get('side') == side and row.get('preset') == preset:
-                return {**{k: row.get(k) for k in ('method', 'fid', 'is', 'precision', 'recall')}, 'source': table['source']}
+                return {**{k: row.get(k) for k in ('method', 'fid', 'is', 'precision', 'recall')},
+                        'source': table['source']}
     return None
 
 # %% ../nbs/34_papers.ipynb #44f0b60a
 NOT_KNOWN = 'not in our sources'
-CARD_KEYS = ('title', 'name', 'entity', 'order', 'context', 'objective', 'acceleration', 'headline', 'source', 'expressible', 'missing')
+CARD_KEYS = ('title', 'name', 'entity', 'order', 'context', 'objective', 'acceleration', 'headline', 'source',
+             'expressible', 'missing')
 CARD_OPTIONS = dict(year=int, registers=list, config=dict, sampling=dict)
 _KINDS = {int: 'a whole number', list: 'a list of names', dict: 'a dict of names and values'}
 EXPRESSIBLE = dict(
@@ -86,8 +97,10 @@ EXPRESSIBLE = dict(
     no="nothing of the paper's own idea")
 
 # %% ../nbs/34_papers.ipynb #71736ca2
-def paper_cards() -> dict[str, dict]:      # folder within `papers/` -> its card, with the keys of CARD_KEYS and maybe some of CARD_OPTIONS
-    "The cards of all papers, by folder. `ValueError` for one that is incomplete, `FileNotFoundError` if there are none."
+# folder within `papers/` -> its card, with the keys of CARD_KEYS and maybe some of CARD_OPTIONS
+def paper_cards() -> dict[str, dict]:
+    """The cards of all papers, by folder.
+    `ValueError` for one that is incomplete, `FileNotFoundError` if there are none."""
     papers = project_root() / 'papers'
     folders = sorted(p for p in papers.glob('*') if p.is_dir() and not p.name.startswith('.'))
     if not folders: raise FileNotFoundError(f"no papers in {papers}")
@@ -99,13 +112,17 @@ def _card(text: str, where: str) -> dict:
     "The front matter of a note, checked."
     start, _, rest = text.partition('---\n')
     front, end, _ = rest.partition('\n---\n')
-    if start or not end: raise ValueError(f"{where} has no front matter: it must start with a line '---', the card in YAML, and another line '---'")
+    if start or not end:
+        raise ValueError(f"{where} has no front matter: it must start with a line '---', the card in YAML, and another "
+                         "line '---'")
     try: card = yaml.safe_load(front)
-    except yaml.YAMLError as e: raise ValueError(f"{where}: the front matter is no YAML: {' '.join(str(e).split())}") from None
+    except yaml.YAMLError as e:
+        raise ValueError(f"{where}: the front matter is no YAML: {' '.join(str(e).split())}") from None
     if not isinstance(card, dict): raise ValueError(f"{where}: the front matter must be keys and values, got {card!r}")
     lacks, extra = [k for k in CARD_KEYS if k not in card], sorted(set(card) - {*CARD_KEYS, *CARD_OPTIONS})
     if lacks: raise ValueError(f"{where}: the card lacks {', '.join(lacks)}")
-    if extra: raise ValueError(f"{where}: unknown key {', '.join(extra)}; known: {', '.join((*CARD_KEYS, *CARD_OPTIONS))}")
+    if extra:
+        raise ValueError(f"{where}: unknown key {', '.join(extra)}; known: {', '.join((*CARD_KEYS, *CARD_OPTIONS))}")
     _check_card(card, where)
     return card
 
@@ -113,16 +130,21 @@ def _card(text: str, where: str) -> dict:
 def _check_card(card: dict, where: str):
     "`ValueError` for a value that is not accepted."
     if card['expressible'] not in [*EXPRESSIBLE]:
-        raise ValueError(f"{where}: expressible must be one of {', '.join(map(repr, EXPRESSIBLE))} (in quotes: a bare yes or no is a truth value), got {card['expressible']!r}")
+        raise ValueError(f"{where}: expressible must be one of {', '.join(map(repr, EXPRESSIBLE))} (in quotes: a bare "
+                         f"yes or no is a truth value), got {card['expressible']!r}")
     for key in CARD_KEYS:
         if not isinstance(card[key], str): raise ValueError(f"{where}: {key} must be a string, got {card[key]!r}")
-        if not card[key] and key not in ('missing', 'source'): raise ValueError(f"{where}: {key} is empty; what is not known is called {NOT_KNOWN!r}")
+        if not card[key] and key not in ('missing', 'source'):
+            raise ValueError(f"{where}: {key} is empty; what is not known is called {NOT_KNOWN!r}")
     for key, kind in CARD_OPTIONS.items():
-        if key in card and type(card[key]) is not kind: raise ValueError(f"{where}: {key} must be {_KINDS[kind]}, got {card[key]!r}")
+        if key in card and type(card[key]) is not kind:
+            raise ValueError(f"{where}: {key} must be {_KINDS[kind]}, got {card[key]!r}")
     if bool(card['missing']) == (card['expressible'] == 'yes'):
-        raise ValueError(f"{where}: missing must be empty if expressible is 'yes', and only then, got {card['expressible']!r} and {card['missing']!r}")
+        raise ValueError(f"{where}: missing must be empty if expressible is 'yes', and only then, got "
+                         f"{card['expressible']!r} and {card['missing']!r}")
     if bool(card['source']) == (card['headline'] == NOT_KNOWN):
-        raise ValueError(f"{where}: a headline needs a source, and {NOT_KNOWN!r} has none, got {card['headline']!r} and {card['source']!r}")
+        raise ValueError(f"{where}: a headline needs a source, and {NOT_KNOWN!r} has none, got {card['headline']!r} "
+                         f"and {card['source']!r}")
     try: TrainConfig.from_dict(card.get('config', {}))
     except ValueError as e: raise ValueError(f"{where}: config: {e}") from None
     known = [p.name for p in inspect.signature(generate).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -136,11 +158,18 @@ def cards_as_markdown(
 ) -> str:
     "One table of all cards, in Markdown."
     cards = paper_cards() if cards is None else cards
-    columns = dict(paper='paper', entity='entity', order='order', context='context', objective='objective', acceleration='acceleration', headline='headline', here='here, and what is missing')
+    columns = dict(paper='paper', entity='entity', order='order', context='context', objective='objective',
+                   acceleration='acceleration', headline='headline', here='here, and what is missing')
     rows = []
-    for folder, card in sorted(cards.items(), key=lambda item: ([*EXPRESSIBLE].index(item[1]['expressible']), item[1]['name'].casefold())):
+    for folder, card in sorted(cards.items(),
+                               key=lambda item: ([*EXPRESSIBLE].index(item[1]['expressible']),
+                                                 item[1]['name'].casefold())):
         made = f" (with {', '.join(f'`{r}`' for r in card['registers'])} registered)" if 'registers' in card else ''
-        rows.append({**card, 'paper': f"[{card['name']}]({papers}/{folder}/README.md)", 'here': f"**{card['expressible']}**{made}. {card['missing']}".strip(),
+        rows.append({**card, 'paper': f"[{card['name']}]({papers}/{folder}/README.md)",
+                     'here': f"**{card['expressible']}**{made}. {card['missing']}".strip(),
                      'headline': card['headline'] + (f" ({card['source']})" if card['source'] else '')})
-    return as_markdown(dict(title='The family of next-X generators', source=f'the front matter of `{papers}/*/README.md`', columns=columns, rows=rows,
-                            notes='; '.join(f'**{word}**: {meaning}' for word, meaning in EXPRESSIBLE.items()) + '. The network is always the one of this library.'))
+    return as_markdown(dict(title='The family of next-X generators',
+                            source=f'the front matter of `{papers}/*/README.md`', columns=columns, rows=rows,
+                            notes='; '.join(f'**{word}**: {meaning}' for word,
+                                            meaning in EXPRESSIBLE.items()) + '. The network is always the one of this '
+                                                'library.'))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEP_SCHEDULES', 'GUIDANCE_SCHEDULES', 'steps_per_entity', 'guidance_weights', 'ImageStreams', 'EntityTrajectory',
-           'Generation', 'Modulations', 'evaluation_mode', 'generate']
+           'Generation', 'Modulations', 'evaluation_mode', 'Plan', 'check_request', 'EntityVelocity', 'Recorder',
+           'draw_entities', 'generate']
 
 # %% ../nbs/08_sampling.ipynb #f2d16be6
 import math
@@ -23,7 +24,7 @@ from .flow import LinearFlow, make_flow
 from .model import XAR
 from .solvers import GRIDS, SAMPLERS, uniform_grid
 
-# %% ../nbs/08_sampling.ipynb #95e8be75
+# %% ../nbs/08_sampling.ipynb #b01402d0
 STEP_SCHEDULES = dict(
     constant=lambda where: 0.,
     linear=lambda where: where,
@@ -35,13 +36,16 @@ def steps_per_entity(
     first: int,                 # steps of the first entity
     last: int,                  # of the last
     entities: int,
-    schedule: str = 'linear',   # 'linear' | 'cosine' | 'two_stage' (the first half, the second half) | 'constant' (`first` for all)
+    schedule: str = 'linear',   # 'linear' | 'cosine' | 'two_stage' (halves) | 'constant' (`first` for all)
 ) -> list[int]:
     "Steps for `generate`, rounded down. Source: DiSA (`papers/disa`), which takes 50, 38, 26, 15 for xAR."
-    if schedule not in STEP_SCHEDULES: raise ValueError(f"unknown step schedule {schedule!r}; known: {', '.join(STEP_SCHEDULES)}")
-    return [max(1, math.floor(first + (last - first) * STEP_SCHEDULES[schedule](n / max(1, entities - 1)) + 1e-9)) for n in range(entities)]     # 1e-9: 17 stays 17
+    if schedule not in STEP_SCHEDULES:
+        raise ValueError(f"unknown step schedule {schedule!r}; known: {', '.join(STEP_SCHEDULES)}")
+    # 1e-9: 17 stays 17
+    return [max(1, math.floor(first + (last - first) * STEP_SCHEDULES[schedule](n / max(1, entities - 1)) + 1e-9))
+            for n in range(entities)]
 
-# %% ../nbs/08_sampling.ipynb #a853fa2b
+# %% ../nbs/08_sampling.ipynb #e3143586
 GUIDANCE_SCHEDULES = dict(
     linear=lambda w: lambda n, entities: w if entities == 1 else (w - 1) * n / (entities - 1) + 1,
     constant=lambda w: lambda n, entities: w,
@@ -49,7 +53,7 @@ GUIDANCE_SCHEDULES = dict(
 
 def guidance_weights(
     guidance: float,              # full weight
-    schedule: str | Callable,     # 'linear' (published ramp; with one entity: the full weight) | 'constant' | (n, E) -> weight
+    schedule: str | Callable,     # 'linear' (published ramp; one entity: full weight) | 'constant' | (n, E) -> weight
     entities: int,                # E
 ) -> list[float]:
     "The weight of every entity."
@@ -57,25 +61,29 @@ def guidance_weights(
         raise ValueError(f"guidance must be a finite number, 0 or more (1 or less: none), got {guidance!r}")
     if not callable(schedule):
         if schedule not in GUIDANCE_SCHEDULES:
-            raise ValueError(f"unknown guidance_schedule {schedule!r}; known: {', '.join(GUIDANCE_SCHEDULES)}, or a function (n, E) -> weight")
+            raise ValueError(f"unknown guidance_schedule {schedule!r}; known: {', '.join(GUIDANCE_SCHEDULES)}, or a "
+                             "function (n, E) -> weight")
         schedule = GUIDANCE_SCHEDULES[schedule](guidance)
     weights = [float(schedule(n, entities)) for n in range(entities)]
-    if not all(map(math.isfinite, weights)): raise ValueError(f"guidance_schedule must give finite weights, got {weights}")
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(f"guidance_schedule must give finite weights, got {weights}")
     return weights
 
-# %% ../nbs/08_sampling.ipynb #1a21efc6
+# %% ../nbs/08_sampling.ipynb #62c8aa05
 class ImageStreams:
     "Noise for a batch, one CPU generator per image: `streams(shape) -> float32 [B, n, C]`."
 
     def __init__(self,
         batch: int,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,   # one (a seed per image is drawn from it) or B; default: torch's own
+        # one generator (a seed per image is drawn from it) or B of them; None: torch's own
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ):
         if isinstance(generator, (list, tuple)):
             if len(generator) != batch: raise ValueError(f"{len(generator)} generators do not fit {batch} images")
             self.generators = list(generator)
         else:
-            seeds = torch.randint(2 ** 62, (batch,), generator=generator, device=generator.device if generator is not None else 'cpu')
+            seeds = torch.randint(2 ** 62, (batch,), generator=generator,
+                                  device=generator.device if generator is not None else 'cpu')
             self.generators = [torch.Generator().manual_seed(s) for s in seeds.tolist()]
 
     def __call__(self, shape) -> Tensor:
@@ -93,7 +101,7 @@ class EntityTrajectory:
 class Generation:
     "What `generate` returns."
     latents: Tensor                                                       # float32[B, C, H, W]
-    nfe: int                                                              # velocity calls per image, conditional and unconditional; cache fills not counted
+    nfe: int          # velocity calls per image, conditional and unconditional; cache fills not counted
     trajectory: list[EntityTrajectory] | None = field(default=None, repr=False)   # per entity, if asked for
 
 # %% ../nbs/08_sampling.ipynb #5996bc42
@@ -106,7 +114,8 @@ class Modulations:
         times: Sequence[float],  # falling; any other time is made by itself
         rows: int = 128,         # of a matrix product that is worth while: so many images × times are made at once
     ):
-        self.model, self.labels, self.times, self.together, self.made = model, labels, list(times), max(1, rows // len(labels)), {}
+        self.model, self.labels, self.times, self.together, self.made = model, labels, list(times), max(1,
+            rows // len(labels)), {}
 
     def __call__(self, t: float, batch: int) -> list[Tensor]:    # [batch, 1, 6 · width] per block
         "Those of a time, for the first `batch` images."
@@ -133,76 +142,11 @@ def evaluation_mode(model):
     finally:
         for module, mode in modes: module.training = mode
 
-# %% ../nbs/08_sampling.ipynb #ce187fd7
-def generate(
-    model: XAR,
-    labels: Tensor,                                     # Long[B]; num_classes means no class
-    *,
-    flow: LinearFlow | None = None,                     # what the model was trained with; default: velocity on the linear path
-    sampler: str = 'sde',                               # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' (as published) | 'sde2' | a registered one
-    steps: int | Sequence[int] = 50,                    # of every entity, or one number per entity (`steps_per_entity`)
-    time_grid: Callable | Sequence[float] | None = None,  # steps -> falling times (`shifted_grid`), or the times themselves (then they fix the number of steps); default: the sampler's own
-    guidance: float = 1.,                               # full weight; 1 or less: none
-    guidance_schedule: str | Callable = 'linear',       # over entities: 'linear' (published ramp) | 'constant' | (n, E) -> weight
-    guidance_interval: tuple[float, float] = (0., 1.),  # guided only where t lies in it (Kynkäänniemi et al. 2024)
-    randn: Callable | None = None,                      # (shape) -> float32 [B, n, C]: per entity its start, then one per stochastic step
-    generator=None,                                     # one torch.Generator (a seed per image is drawn from it) or a list of B
-    trajectory: bool = False,                           # keep all states
-    progress: bool = False,                             # show a bar over all steps
-) -> Generation:
-    "Generate one image per label, entity after entity. `ValueError` for bad input before any work. Source: xAR, Sec. 3.3, and the published sampler."
-    layout, config, device = model.layout, model.config, model.z_proj.weight.device
-    if not isinstance(labels, Tensor) or not labels.ndim or not len(labels): raise ValueError(f"labels must be a tensor with one entry per image, got {labels!r}")
-    entities, batch = layout.n_entities, len(labels)
-    model.check_labels(labels.cpu(), batch)
-    solve = SAMPLERS.find(sampler)
-    grids = [_times(GRIDS.get(sampler, uniform_grid) if time_grid is None else time_grid, n) for n in _steps(steps, entities)]
-    weights = guidance_weights(guidance, guidance_schedule, entities)
-    low, high = _interval(guidance_interval)
-    flow = make_flow() if flow is None else flow
-    randn = ImageStreams(batch, generator) if randn is None else randn
-    labels = labels.to(device)
-    guided = max(weights) > 1
-    branches = torch.cat([labels, model.null(labels)]) if guided else labels        # both in one batch: better matrix products
-    finished, kept, calls = [], [] if trajectory else None, 0
-
-    with evaluation_mode(model), tqdm(total=sum(len(g) - 1 for g in grids), disable=not progress, desc='generate', unit='step') as bar:
-        cache = model.new_cache(len(branches))
-        for n, (times, w) in enumerate(zip(grids, weights)):
-            shape = (batch, layout.sizes[n], config.in_channels)
-            noise = lambda shape: randn(tuple(shape)).to(device, torch.float64)
-
-            modulations = Modulations(model, branches, times)
-
-            def velocity(x, t):
-                nonlocal calls
-                guide = w > 1 and low <= t <= high
-                calls += 1 + guide
-                x = torch.cat([x, x]) if guide else x
-                out = model.step(x.to(model.z_proj.weight.dtype), torch.full((len(x),), t, device=device), branches[:len(x)], n, cache.part(len(x)), modulations(t, len(x)))
-                v = flow.velocity(out.double(), x, t)
-                return v[batch:] + w * (v[:batch] - v[batch:]) if guide else v
-
-            states, clean = [], []
-            def record(x, t, v):
-                bar.update()
-                if trajectory:
-                    states.append(x.float().cpu()); clean.append(flow.clean(v, x, t).float().cpu())
-
-            velocity.score, velocity.clean = flow.score, flow.clean
-            x = solve(velocity, noise(shape), times, noise, record).to(model.z_proj.weight.dtype)
-            if trajectory and len(states) != len(times) - 1:
-                raise ValueError(f"sampler {sampler!r} recorded {len(states)} of {len(times) - 1} states: it must call record(x, t, v) before every step")
-            finished.append(x)
-            if trajectory: kept.append(EntityTrajectory(torch.tensor(times, dtype=torch.float64), torch.stack([*states, x.float().cpu()]), torch.stack(clean)))
-            if n + 1 < entities:
-                model.append(torch.cat([x, x]) if guided else x, branches, n, cache, modulation=modulations(0., len(branches)))
-        return Generation(layout.merge(torch.cat(finished, 1)).float(), calls, kept)
-
 # %% ../nbs/08_sampling.ipynb #417c7176
 def _steps(steps, entities) -> list[int]:
     per_entity = list(steps) if hasattr(steps, '__len__') else [steps] * entities
-    if len(per_entity) != entities: raise ValueError(f"steps: {len(per_entity)} numbers do not fit {entities} entities, got {steps!r}")
+    if len(per_entity) != entities:
+        raise ValueError(f"steps: {len(per_entity)} numbers do not fit {entities} entities, got {steps!r}")
     try: per_entity = [operator.index(s) for s in per_entity]
     except TypeError: per_entity = [0]
     if min(per_entity) < 1: raise ValueError(f"steps must be positive whole numbers, got {steps!r}")
@@ -218,8 +162,134 @@ def _times(grid, steps) -> list[float]:
 def _interval(interval) -> tuple[float, float]:
     try: low, high = map(float, interval)
     except (TypeError, ValueError): low, high = 1., 0.
-    if not 0 <= low <= high <= 1: raise ValueError(f"guidance_interval must be a pair 0 ≤ low ≤ high ≤ 1, got {interval!r}")
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"guidance_interval must be a pair 0 ≤ low ≤ high ≤ 1, got {interval!r}")
     return low, high
+
+# %% ../nbs/08_sampling.ipynb #60010e6a
+@dataclass
+class Plan:
+    "How every entity of a batch is drawn."
+    solve: Callable               # sampler
+    grids: list[list[float]]      # falling times, per entity
+    weights: list[float]          # guidance, per entity
+    interval: tuple[float, float] # guided only where t lies in it
+
+    @property
+    def guided(self) -> bool: return max(self.weights) > 1
+    @property
+    def steps(self) -> int: return sum(len(times) - 1 for times in self.grids)
+
+def check_request(
+    model: XAR, labels, sampler, steps, time_grid, guidance, guidance_schedule, guidance_interval,     # of `generate`
+) -> Plan:
+    "The plan of a request; `ValueError` for anything that `generate` could not do."
+    if not isinstance(labels, Tensor) or not labels.ndim or not len(labels):
+        raise ValueError(f"labels must be a tensor with one entry per image, got {labels!r}")
+    model.check_labels(labels.cpu(), len(labels))
+    solve, entities = SAMPLERS.find(sampler), model.layout.n_entities
+    grid = GRIDS.get(sampler, uniform_grid) if time_grid is None else time_grid
+    grids = [_times(grid, n) for n in _steps(steps, entities)]
+    weights = guidance_weights(guidance, guidance_schedule, entities)
+    return Plan(solve, grids, weights, _interval(guidance_interval))
+
+# %% ../nbs/08_sampling.ipynb #bf5a2ade
+class EntityVelocity:
+    "(x, t) -> velocity of one entity, guided; counts the calls of the network per image."
+
+    def __init__(self, model: XAR, flow: LinearFlow, branches: Tensor, batch: int, entity: int, cache, modulations,
+                 weight: float, interval: tuple[float, float]):
+        self.model, self.flow, self.score, self.clean = model, flow, flow.score, flow.clean
+        self.branches, self.batch, self.entity, self.cache = branches, batch, entity, cache
+        self.modulations, self.weight, self.interval, self.calls = modulations, weight, interval, 0
+
+    def __call__(self, x: Tensor, t: float) -> Tensor:        # x float64[B, n, C]
+        low, high = self.interval
+        guide = self.weight > 1 and low <= t <= high
+        self.calls += 1 + guide
+        x = torch.cat([x, x]) if guide else x
+        n, dtype = len(x), self.model.z_proj.weight.dtype
+        at = torch.full((n,), t, device=x.device)
+        cache, modulation = self.cache.part(n), self.modulations(t, n)
+        out = self.model.step(x.to(dtype), at, self.branches[:n], self.entity, cache, modulation)
+        v = self.flow.velocity(out.double(), x, t)
+        if not guide: return v
+        with_class, without = v[:self.batch], v[self.batch:]
+        return without + self.weight * (with_class - without)
+
+# %% ../nbs/08_sampling.ipynb #5d1e2e09
+class Recorder:
+    "Called by a sampler before every step: moves the bar, and keeps the states of one entity."
+
+    def __init__(self, flow: LinearFlow, bar, keep: bool):
+        self.flow, self.bar, self.keep, self.states, self.clean = flow, bar, keep, [], []
+
+    def __call__(self, x: Tensor, t: float, v: Tensor):
+        self.bar.update()
+        if not self.keep: return
+        self.states.append(x.float().cpu())
+        self.clean.append(self.flow.clean(v, x, t).float().cpu())
+
+    def trajectory(self, times: list[float], x: Tensor) -> EntityTrajectory:
+        "What was kept, up to the finished entity x. `ValueError` for a sampler that did not record every step."
+        if len(self.states) != len(times) - 1:
+            raise ValueError(f"the sampler recorded {len(self.states)} of {len(times) - 1} states: it must call "
+                             "record(x, t, v) before every step")
+        states = torch.stack([*self.states, x.float().cpu()])
+        return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, torch.stack(self.clean))
+
+# %% ../nbs/08_sampling.ipynb #69223a7e
+def draw_entities(
+    model: XAR,
+    labels: Tensor,       # [B], on the model's device
+    plan: Plan,
+    flow: LinearFlow,
+    randn: Callable,      # (shape) -> float32 [B, n, C]
+    bar,                  # moved with every step
+    keep: bool,           # whether trajectories are kept
+) -> Generation:
+    "Entity after entity, each looking at the finished ones in the cache."
+    layout, batch, weight = model.layout, len(labels), model.z_proj.weight
+    branches = torch.cat([labels, model.null(labels)]) if plan.guided else labels        # both in one batch
+    cache, finished, kept, calls = model.new_cache(len(branches)), [], [], 0
+    def noise(shape): return randn(tuple(shape)).to(weight.device, torch.float64)
+    for n, (times, w) in enumerate(zip(plan.grids, plan.weights)):
+        modulations = Modulations(model, branches, times)
+        velocity = EntityVelocity(model, flow, branches, batch, n, cache, modulations, w, plan.interval)
+        record, shape = Recorder(flow, bar, keep), (batch, layout.sizes[n], model.config.in_channels)
+        x = plan.solve(velocity, noise(shape), times, noise, record).to(weight.dtype)
+        calls += velocity.calls
+        finished.append(x)
+        if keep: kept.append(record.trajectory(times, x))
+        if n + 1 < layout.n_entities:
+            both = torch.cat([x, x]) if plan.guided else x
+            model.append(both, branches, n, cache, modulation=modulations(0., len(branches)))
+    return Generation(layout.merge(torch.cat(finished, 1)).float(), calls, kept if keep else None)
+
+# %% ../nbs/08_sampling.ipynb #7ce38eca
+def generate(
+    model: XAR,
+    labels: Tensor,                                       # Long[B]; num_classes means no class
+    *,
+    flow: LinearFlow | None = None,                       # what it was trained with; None: velocity, straight path
+    sampler: str = 'sde',                                 # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | 'sde2' | yours
+    steps: int | Sequence[int] = 50,                      # solver steps of every entity, or one number per entity
+    time_grid: Callable | Sequence[float] | None = None,  # steps -> falling times, or the times; None: sampler's
+    guidance: float = 1.,                                 # full guidance weight; 1 or less: none
+    guidance_schedule: str | Callable = 'linear',         # over entities: 'linear' | 'constant' | (n, E) -> weight
+    guidance_interval: tuple[float, float] = (0., 1.),    # times in which there is guidance (Kynkäänniemi et al. 2024)
+    randn: Callable | None = None,                        # (shape) -> float32 [B, n, C]: start, then per step
+    generator=None,                                       # torch.Generator (gives a seed per image), or a list of B
+    trajectory: bool = False,                             # whether all states are kept
+    progress: bool = False,                               # whether a bar over all steps is shown
+) -> Generation:
+    "One image per label, entity after entity. `ValueError` for bad input before any work. Source: xAR, Sec. 3.3."
+    plan = check_request(model, labels, sampler, steps, time_grid, guidance, guidance_schedule, guidance_interval)
+    flow = make_flow() if flow is None else flow
+    randn = ImageStreams(len(labels), generator) if randn is None else randn
+    bar = tqdm(total=plan.steps, disable=not progress, desc='generate', unit='step')
+    with evaluation_mode(model), bar:
+        return draw_entities(model, labels.to(model.z_proj.weight.device), plan, flow, randn, bar, trajectory)
 
 # %% ../nbs/08_sampling.ipynb #e41da8c5
 __getattr__ = moved(

@@ -107,7 +107,8 @@ def setting_lines(
             shown.add(field.name)
             default, none = {} if field.default is dataclasses.MISSING else field.default, none_in_words(field)
             about = field.metadata['about'] + f'; None: {none}' * bool(none)
-            lines.append(f'{field.name} = {default!r}'.ljust(width) + f' # {about}')
+            line = f'{field.name} = {default!r}'.ljust(width) + f' # {about}'
+            lines += [line] if len(line) <= 120 else [f'# {about}', f'{field.name} = {default!r}']
     return lines
 
 # %% ../nbs/09_settings.ipynb #cb0572ae

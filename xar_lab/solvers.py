@@ -41,9 +41,10 @@ def heun(velocity, x, times, randn=None, record=None) -> Tensor:
         x = x + (after - t) * v
     return x
 
-# %% ../nbs/07_solvers.ipynb #ef6b25e7
+# %% ../nbs/07_solvers.ipynb #327d9e8e
 def ab2(velocity, x, times, randn=None, record=None) -> Tensor:
-    "Second order, deterministic; one velocity a step, the first is Euler's. Source: Adams and Bashforth 1883, for steps of any length."
+    """Second order, deterministic; one velocity a step, the first is Euler's. Source:
+    Adams and Bashforth 1883, for steps of any length."""
     before = None
     for t, after in zip(times[:-1], times[1:]):
         v, dt = velocity(x, t), after - t
@@ -54,10 +55,14 @@ def ab2(velocity, x, times, randn=None, record=None) -> Tensor:
 
 def _check_straight(velocity, v, x, t):
     told = getattr(velocity, 'clean', None)
-    if told is not None and not torch.allclose(told(v, x, t), x - t * v): raise ValueError("this sampler needs the straight path x_t = (1 − t)·x + t·ε; the flow has another: use euler, heun or ab2")
+    if told is not None and not torch.allclose(told(v, x, t), x - t * v):
+        raise ValueError("this sampler needs the straight path x_t = (1 − t)·x + t·ε; the flow has another: use euler, "
+                         "heun or ab2")
 
+# %% ../nbs/07_solvers.ipynb #613ae1c1
 def dpmpp(velocity, x, times, randn=None, record=None) -> Tensor:
-    "DPM-Solver++ (2M) on the straight path: second order, deterministic, one velocity a step. Source: Lu et al. 2022, Alg. 2, with α = 1 − t, σ = t."
+    """DPM-Solver++ (2M) on the straight path: second order, deterministic, one velocity a step. Source: Lu et al.
+    2022, Alg. 2, with α = 1 − t, σ = t."""
     half_logsnr = lambda t: math.inf if t == 0 else -math.inf if t == 1 else math.log((1 - t) / t)
     before = None
     for t, after in zip(times[:-1], times[1:]):
@@ -83,18 +88,20 @@ def sde(velocity, x, times, randn, record=None) -> Tensor:
     return x
 
 def sde2(velocity, x, times, randn, record=None) -> Tensor:
-    "The equation of `sde` on the straight path, solved exactly but for the clean estimate, which goes on in a straight line: second order, one velocity a step. An exponential integrator as in Lu et al. 2022 (SDE-DPM-Solver++ 2M), there for g² = 2t / (1 − t)."
+    """The equation of `sde` on the straight path, solved exactly but for the clean estimate, which goes on in a
+    straight line: second order, one velocity a step. An exponential integrator as in Lu et al. 2022
+    (SDE-DPM-Solver++ 2M), there for g² = 2t / (1 − t)."""
     before = None
     for t, after in zip(times[:-1], times[1:]):
         v, keep = velocity(x, t), after / t
         if record: record(x, t, v)
         if before is None: _check_straight(velocity, v, x, t)
         clean = x - t * v
-        weight = (1 - after) - keep ** 2 * (1 - t)                                                  # ∫ (s/u)² (2 − u)/u du from s = after to u = t
+        weight = (1 - after) - keep ** 2 * (1 - t)          # ∫ (s/u)² (2 − u)/u du from s = after to u = t
         x = keep ** 2 * x + weight * clean
         if after > 0:
             if before is not None:
-                moment = 2 * after * (1 - keep) + after ** 2 * math.log(keep)                       # the same integral of u instead of 1
+                moment = 2 * after * (1 - keep) + after ** 2 * math.log(keep)      # the same integral of u instead of 1
                 x = x + (moment - t * weight) * (clean - before[0]) / (t - before[1])
             x = x + after * math.sqrt(1 - keep ** 2) * randn(x.shape)
         before = clean, t
@@ -113,7 +120,7 @@ SAMPLERS, GRIDS = Registry('sampler'), {}
 
 def register_sampler(
     name: str,                        # new name for `generate(sampler=…)`
-    sampler: Callable,                # fn(velocity, x, times, randn, record=None) -> x; calls record(x, t, v) before every step
+    sampler: Callable,      # fn(velocity, x, times, randn, record=None) -> x; calls record(x, t, v) before every step
     grid: Callable = uniform_grid,    # its usual times: steps -> steps + 1 falling times from 1 to 0
 ):
     "Make a sampler known by name."
@@ -124,7 +131,8 @@ def shifted_grid(
     shift: float,        # > 1: more of the steps near noise, < 1: near data, 1: `uniform_grid`
 ) -> Callable:           # steps -> steps + 1 times
     "The uniform grid with its signal-to-noise ratio shifted: s·t / (s·t + 1 − t). Source: Esser et al. 2024, Eq. 23."
-    if not isinstance(shift, numbers.Real) or not 0 < shift < math.inf: raise ValueError(f"shift must be a positive number, got {shift!r}")
+    if not isinstance(shift, numbers.Real) or not 0 < shift < math.inf:
+        raise ValueError(f"shift must be a positive number, got {shift!r}")
     return lambda steps: [shift * t / (shift * t + (1 - t)) for t in uniform_grid(steps)]
 
 register_sampler('euler', euler)

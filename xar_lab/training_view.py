@@ -15,8 +15,8 @@ import ipywidgets as w
 import plotly.graph_objects as go
 
 from .config import TrainConfig
-from .launch import launch
 from .figures import BLUE, STYLE
+from .launch import launch
 from .widgets import CSS, button
 
 # %% ../nbs/43_training_view.ipynb #efcdc9e9
@@ -34,11 +34,16 @@ class TrainingView(w.VBox):
     ):
         self.steps, self.seconds, self.asked, self.drawn, self.began = steps, seconds, False, 0., None
         self.rows = []
-        line = lambda name, axis, colour: go.Scatter(x=[], y=[], name=name, yaxis=axis, mode='lines', line=dict(color=colour, width=2))
+        line = lambda name, axis, colour: go.Scatter(x=[], y=[], name=name, yaxis=axis, mode='lines',
+                                                     line=dict(color=colour, width=2))
         axes = dict(gridcolor='rgba(128,128,128,.25)', zeroline=False, rangemode='tozero')
-        self.curves = go.FigureWidget([line('loss', 'y', BLUE), line('images/s', 'y2', 'rgba(128,128,128,.7)')], STYLE | dict(
-            height=260, showlegend=True, legend=dict(orientation='h', y=1.15), xaxis=dict(title='step', range=[0, steps], gridcolor='rgba(128,128,128,.25)', zeroline=False),
-            yaxis=dict(title='loss', **axes), yaxis2=dict(title='images/s', overlaying='y', side='right', showgrid=False, zeroline=False, rangemode='tozero'), margin=dict(l=10, r=10, t=30, b=10)))
+        self.curves = go.FigureWidget([line('loss', 'y', BLUE), line('images/s', 'y2', 'rgba(128,128,128,.7)')],
+                                      STYLE | dict(
+            height=260, showlegend=True, legend=dict(orientation='h', y=1.15),
+            xaxis=dict(title='step', range=[0, steps], gridcolor='rgba(128,128,128,.25)', zeroline=False),
+            yaxis=dict(title='loss', **axes),
+            yaxis2=dict(title='images/s', overlaying='y', side='right', showgrid=False, zeroline=False,
+                        rangemode='tozero'), margin=dict(l=10, r=10, t=30, b=10)))
         self.bar = w.IntProgress(0, 0, steps, layout=w.Layout(width='320px'))
         self.said, self.samples = w.HTML('…'), w.Image(layout=w.Layout(display='none', max_width='100%'))
         self.said.add_class('xar-said')
@@ -47,7 +52,7 @@ class TrainingView(w.VBox):
         self.add_class('xar-lab')
 
     async def run(self, config: TrainConfig, **machines) -> Path:
-        "Train (`launch(config, **machines)`), watched by this view; for a cell: `folder = await view.run(config)`. An interrupted cell ends the training as the button does."
+        "Train, watched by this view: `folder = await view.run(config)`. An interrupted cell ends the training."
         try: return await asyncio.to_thread(launch, config, self, **machines)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.stop()
@@ -71,9 +76,16 @@ class TrainingView(w.VBox):
     def _draw(self, step: int, now: float):
         first, since = self.began
         left = (self.steps - step) * (now - since) / max(1, step - first)
-        if not self.asked: self.said.value = f'step {step} of {self.steps}' + (f', about {left / 60:.0f} min left' if left > 90 else f', about {left:.0f} s left' if step < self.steps else ', done')
-        else: self.said.value = f'stopped at step {step} of {self.steps}, with a checkpoint; run the cell again to go on'
+        self.said.value = self._where(step, left)
         if step == self.steps or self.asked: self.button.disabled = True
         if self.rows:
+            steps = [r['step'] for r in self.rows]
             with self.curves.batch_update():
-                for trace, key in zip(self.curves.data, ('loss', 'images_per_s')): trace.x, trace.y = [r['step'] for r in self.rows], [r[key] for r in self.rows]
+                for trace, key in zip(self.curves.data, ('loss', 'images_per_s')):
+                    trace.x, trace.y = steps, [r[key] for r in self.rows]
+
+    def _where(self, step: int, left: float) -> str:
+        where = f'step {step} of {self.steps}'
+        if self.asked: return f'stopped at {where}, with a checkpoint; run the cell again to go on'
+        if step == self.steps: return f'{where}, done'
+        return where + (f', about {left / 60:.0f} min left' if left > 90 else f', about {left:.0f} s left')
