@@ -13,13 +13,16 @@ BIN = Path(sys.executable).parent
 def papermill(notebook, output, **parameters):
     "Execute a run notebook."
     command = [BIN / 'papermill', ROOT / 'nbs' / f'{notebook}.ipynb', output, '--no-progress-bar']
-    for name, value in parameters.items(): command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, (dict, list)) else ['-p', name, str(value)]
+    for name, value in parameters.items():
+        command += ['-y', f'{name}: {json.dumps(value)}'] if isinstance(value, (dict, list)) else ['-p', name,
+            str(value)]
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def printed(notebook):
     "What the cells of an executed notebook printed."
-    return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', []) if o['output_type'] == 'stream']
+    return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', [])
+            if o['output_type'] == 'stream']
 
 
 def random_inception(path):
@@ -27,13 +30,14 @@ def random_inception(path):
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
     original, torch_load = Inception.load_state_dict, torch.load
-    try:                                                                       # only to make a state dict of the right shapes without a download
+    try:          # only to make a state dict of the right shapes without a download
         Inception.load_state_dict, torch.load = lambda self, state: None, lambda *args, **kwargs: {}
         torch.manual_seed(0)
         network = Inception('inception-v3-compat', ['2048'], feature_extractor_weights_path='none')
     finally: Inception.load_state_dict, torch.load = original, torch_load
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    for norm in norms: norm.momentum = None                                    # one batch decides its statistics; without them all images would look alike to it
+    # one batch decides its statistics; without them all images would look alike to it
+    for norm in norms: norm.momentum = None
     with torch.no_grad(): network.train()(torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8))
     torch.save(network.state_dict(), path)
 

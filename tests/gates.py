@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LINE, CELL, CLASS, MODULE = 120, 30, 80, 400      # characters of a line, lines of an exported cell, of a class, of a module
+LINE, CELL, CLASS, MODULE = 120, 30, 80, 400  # characters of a line, lines of an exported cell, of a class, of a module
 TRAINING = 250                                    # lines of a module of the training part
 
 
 def notebooks(name=''):
     "The notebooks of the project, or the one called `name`."
-    found = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts and not p.name.startswith(('_', '.')))
+    found = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts
+                   and not p.name.startswith(('_', '.')))
     chosen = [p for p in found if name in ('', p.stem, p.relative_to(ROOT / 'nbs').with_suffix('').as_posix())]
     if not chosen: sys.exit(f"no notebook {name!r}; known: {', '.join(p.stem for p in found)}")
     return chosen
@@ -45,13 +46,15 @@ def faults_of_cells(path):
     for number, source, exported in cells(path):
         where = f'{path.relative_to(ROOT)}, cell {number}'
         for line in source.split('\n'):
-            if len(line) > LINE: yield f'{where}: a line of {len(line)} characters, at most {LINE}: {line.strip()[:60]} …'
+            if len(line) > LINE:
+                yield f'{where}: a line of {len(line)} characters, at most {LINE}: {line.strip()[:60]} …'
         if not exported: continue
         lines, tree = body(source), ast.parse(source)
         one_class = len(tree.body) == 1 and isinstance(tree.body[0], ast.ClassDef)
         imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
         most = CLASS if one_class else CELL
-        if len(lines) > most and not imports: yield f"{where}: {len(lines)} lines, at most {most} for {'a class' if one_class else 'a cell'}"
+        if len(lines) > most and not imports:
+            yield f"{where}: {len(lines)} lines, at most {most} for {'a class' if one_class else 'a cell'}"
 
 
 def order():
@@ -65,14 +68,16 @@ def imports_of(tree):
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom): continue
         inside = node.level or (node.module or '').partition('.')[0] == 'xar_lab'
-        if inside: yield (node.module or '').removeprefix('xar_lab').removeprefix('.'), [alias.name for alias in node.names]
+        if inside:
+            yield (node.module or '').removeprefix('xar_lab').removeprefix('.'), [alias.name for alias in node.names]
 
 
 def faults_of_module(module, known):
     "Imports from a higher number, private names of another module, and too many lines."
     text = (ROOT / 'xar_lab' / f'{module}.py').read_text()
     for other, names in imports_of(ast.parse(text)):
-        if known.get(other, -1) >= known.get(module, 1000): yield f'xar_lab/{module}.py ({known[module]:02}) imports from {other} ({known[other]:02}), a later room'
+        if known.get(other, -1) >= known.get(module, 1000):
+            yield f'xar_lab/{module}.py ({known[module]:02}) imports from {other} ({known[other]:02}), a later room'
         private = [name for name in names if name.startswith('_')]
         if private: yield f"xar_lab/{module}.py imports {', '.join(private)} of {other}, which is private there"
     count, most = text.count('\n'), TRAINING if 20 <= known.get(module, 0) < 30 else MODULE

@@ -1,4 +1,6 @@
-"""Kill a small run at random moments, writing of checkpoints included, resume it every time, and compare the end with a run that was not killed.
+"""Kill a small run at random moments, while it writes checkpoints, too, and resume it every time.
+
+In the end it must equal a run that was not killed, to the last bit.
 
     python tests/kill_often.py [kills, default 30] [seed, default 0]
 """
@@ -15,11 +17,13 @@ import torch
 from xar_lab.checkpoints import read_tensors
 from xar_lab.runs import checkpoints, good_checkpoint, step_of
 
-CONFIG = dict(name='run', steps=150, batch_size=8, log_every=1, save_every=2, sample_every=150, sample_steps=1, dropout=.1, precision='float32')
+CONFIG = dict(name='run', steps=150, batch_size=8, log_every=1, save_every=2, sample_every=150, sample_steps=1,
+              dropout=.1, precision='float32')
 
 
 def start(folder):
-    code = f'import sys; from xar_lab.training import TrainConfig, train; print("ready", flush=True); train(TrainConfig(runs_dir={str(folder)!r}, **{CONFIG!r}))'
+    code = ('import sys; from xar_lab.training import TrainConfig, train; print("ready", flush=True); '
+            f'train(TrainConfig(runs_dir={str(folder)!r}, **{CONFIG!r}))')
     return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -45,10 +49,13 @@ def main(kills: int = 30, seed: int = 0):
                 writing = list((run / 'run' / 'checkpoints').glob('.step_*'))
                 counts['in the middle of writing a checkpoint'] += bool(writing)
                 counts['before the first checkpoint'] += not checkpoints(run / 'run')
-                if (good := good_checkpoint(run / 'run')) != (checkpoints(run / 'run') or [None])[-1]: counts['newest checkpoint damaged'] += 1
-                print(f"kill {counts['kills']}: at step {step_of(good) if good else 0}{', a checkpoint half-written' if writing else ''}", flush=True)
+                if (good := good_checkpoint(run / 'run')) != (checkpoints(run / 'run') or [None])[-1]:
+                    counts['newest checkpoint damaged'] += 1
+                print(f"kill {counts['kills']}: at step "
+                      f"{step_of(good) if good else 0}{', a checkpoint half-written' if writing else ''}", flush=True)
             assert process.returncode == 0, process.stdout.read()
-            same = all(wanted[name].keys() == (found := weights(run, name)).keys() and all(torch.equal(wanted[name][k], found[k]) for k in found) for name in wanted)
+            same = all(wanted[name].keys() == (found := weights(run, name)).keys()
+                       and all(torch.equal(wanted[name][k], found[k]) for k in found) for name in wanted)
             counts['runs that ended with the same bits' if same else 'RUNS THAT DIFFER'] += 1
     print(dict(counts))
     sys.exit('RUNS THAT DIFFER' in counts)

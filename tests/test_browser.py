@@ -9,11 +9,13 @@ import time
 import urllib.request
 
 import pytest
-
 from conftest import ROOT
+
 from xar_lab.launch import free_port
 
-PATIENCE = 300_000              # milliseconds until something counts as hanging: a small model is trained meanwhile, on cores that are shared with other tests
+# milliseconds until something counts as hanging: a small model is trained meanwhile, on cores that are shared with
+# other tests
+PATIENCE = 300_000
 
 
 @pytest.fixture(scope='session')
@@ -25,7 +27,8 @@ def chromium(request):
         pytest.fail(why) if os.environ.get('XAR_LAB_NO_SKIP') else pytest.skip(why)
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        browser = p.chromium.launch(executable_path=path,
+                                    args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
         yield browser
         browser.close()
 
@@ -37,7 +40,8 @@ def lab(tmp_path_factory):
     shutil.copytree(ROOT / 'nbs', folder / 'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
     shutil.copy(ROOT / 'settings.ini', folder)
     port = free_port()
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', '--LabApp.news_url=None'],
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}',
+                               '--IdentityProvider.token=', '--LabApp.news_url=None'],
                               cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     address = f'http://127.0.0.1:{port}'
     for _ in range(200):
@@ -54,7 +58,8 @@ def watched(chromium, own):
     errors, foreign = [], []
     page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: errors.append(str(e)))
-    page.on('request', lambda r: None if r.url.startswith((own, own.replace('http', 'ws'), 'data:', 'blob:')) else foreign.append(r.url))
+    page.on('request', lambda r: None if r.url.startswith((own, own.replace('http', 'ws'), 'data:', 'blob:'))
+            else foreign.append(r.url))
     return page, errors, foreign
 
 
@@ -63,8 +68,11 @@ def run_all(page, address, notebook):
     page.goto(f'{address}/lab/tree/nbs/{notebook}?reset')
     page.wait_for_selector('.jp-Notebook .jp-Cell')
     page.wait_for_timeout(1500)
-    select, sent = page.locator('.jp-Dialog button.jp-mod-accept'), "[...document.querySelectorAll('.jp-InputPrompt')].some(p => /\\[[*\\d]/.test(p.textContent))"
-    for _ in range(6):                                                         # JupyterLab does not hear it before the notebook is its current one: then again, as a person would
+    select = page.locator('.jp-Dialog button.jp-mod-accept')
+    prompts = "[...document.querySelectorAll('.jp-InputPrompt')]"
+    sent = prompts + ".some(p => /\\[[*\\d]/.test(p.textContent))"
+    # JupyterLab does not hear it before the notebook is its current one: then again, as a person would
+    for _ in range(6):
         if select.count(): select.first.click()                                # which kernel
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=PATIENCE)
         page.get_by_role('menuitem', name='Run', exact=True).click()
@@ -76,7 +84,10 @@ def run_all(page, address, notebook):
 
 def pictures(explorer):
     "What a figure shows: its images, and heat maps, which are images to a browser."
-    return explorer.locator('.js-plotly-plot').evaluate_all("plots => plots.flatMap(p => [...p.querySelectorAll('image')].map(i => i.getAttribute('href') || i.getAttribute('xlink:href') || i.href.baseVal))")
+    return explorer.locator('.js-plotly-plot').evaluate_all("plots => plots.flatMap(p => "
+                                                            "[...p.querySelectorAll('image')].map(i => "
+                                                            "i.getAttribute('href') || i.getAttribute('xlink:href') || "
+                                                            "i.href.baseVal))")
 
 
 def changes(page, explorer, act):
@@ -107,33 +118,37 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     page.wait_for_selector('.xar-lab .js-plotly-plot image', state='attached', timeout=PATIENCE)
     first = time.perf_counter() - started
     page.wait_for_function("document.querySelectorAll('.xar-lab').length == 4", timeout=PATIENCE)
-    page.wait_for_function("document.querySelectorAll('.jp-mod-executing, .jp-InputPrompt').length && ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))", timeout=PATIENCE)
-    with capsys.disabled(): print(f'\n  explore.ipynb, nothing trained before: first explorer after {first:.0f} s, all cells after {time.perf_counter() - started:.0f} s')
+    page.wait_for_function("document.querySelectorAll('.jp-mod-executing, .jp-InputPrompt').length && "
+                           "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
+                           timeout=PATIENCE)
+    with capsys.disabled():
+        print(f'\n  explore.ipynb, nothing trained before: first explorer after {first:.0f} s, all cells after '
+              f'{time.perf_counter() - started:.0f} s')
     assert (folder / 'runs' / 'digits-small').is_dir()
     assert not page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').count()
     entities, contexts, player, rings = (page.locator('.xar-lab').nth(i) for i in range(4))
 
-    changes(page, entities, arrow(entities, 0, 'ArrowRight'))                                              # the keyboard predicts entity 0
+    changes(page, entities, arrow(entities, 0, 'ArrowRight'))          # the keyboard predicts entity 0
     assert entities.locator('.widget-readout').first.inner_text() == '1'
     def click():
         box = entities.locator('.js-plotly-plot .subplot.xy').first.bounding_box()
         page.mouse.click(box['x'] + .9 * box['width'], box['y'] + .1 * box['height'])
-    changes(page, entities, click)                                                                         # the mouse entity 3, in the upper right corner
+    changes(page, entities, click)          # the mouse entity 3, in the upper right corner
     assert entities.locator('.widget-readout').first.inner_text() == '4'
     before, now = changes(page, entities, lambda: entities.get_by_role('button', name='Beside').click())
     assert len(now) > len(before)
 
-    changes(page, contexts, arrow(contexts, 0, 'ArrowRight', 8))                                           # the mean of the times
+    changes(page, contexts, arrow(contexts, 0, 'ArrowRight', 8))          # the mean of the times
     changes(page, contexts, lambda: contexts.get_by_role('button', name='Draw again').click())
     changes(page, contexts, lambda: contexts.locator('select').first.select_option('all contexts'))
 
-    changes(page, player, arrow(player, -1, 'ArrowLeft', 30))                                              # back in time
+    changes(page, player, arrow(player, -1, 'ArrowLeft', 30))          # back in time
     player.locator('select').first.select_option('7')
     changes(page, player, lambda: player.get_by_role('button', name='Generate').click())
     player.get_by_role('button', name='GIF').click()
     player.get_by_text('written: ').wait_for()
     assert len(list((folder / 'runs' / 'digits-small' / 'generated').glob('class7-seed1-*.gif'))) == 2
-    changes(page, rings, arrow(rings, 0, 'ArrowRight', 2))                                                 # the reader's own layout
+    changes(page, rings, arrow(rings, 0, 'ArrowRight', 2))          # the reader's own layout
 
     entities.locator('input[type=text]').first.fill('5')
     entities.locator('input[type=text]').first.press('Enter')
@@ -153,14 +168,14 @@ def test_a_training_is_watched_and_stopped(chromium, lab):
     run_all(page, address, 'watched.ipynb')
     view = page.locator('.xar-lab').first
     view.locator('.js-plotly-plot .scatterlayer path.js-line').first.wait_for(state='attached', timeout=PATIENCE)
-    view.locator('img').wait_for(timeout=PATIENCE)                                                         # the latest samples
+    view.locator('img').wait_for(timeout=PATIENCE)          # the latest samples
     path = lambda: view.locator('.js-plotly-plot .scatterlayer path.js-line').first.get_attribute('d')
     before = path()
     for _ in range(100):
         page.wait_for_timeout(200)
         if path() != before: break
     assert path() != before and 'of 6000' in view.locator('.xar-said').inner_text()
-    view.get_by_role('button', name='Stop').click()                                                        # while the cell runs
+    view.get_by_role('button', name='Stop').click()          # while the cell runs
     view.get_by_text('with a checkpoint; run the cell again to go on').wait_for(timeout=60_000)
     for _ in range(100):
         page.wait_for_timeout(200)
@@ -178,7 +193,8 @@ def site(tmp_path_factory):
     import http.server
     import threading
     folder = tmp_path_factory.mktemp('docs') / 'site'
-    built = subprocess.run([sys.executable, '-m', 'xar_lab.docs', 'build', '--out', folder], cwd=ROOT, capture_output=True, text=True)
+    built = subprocess.run([sys.executable, '-m', 'xar_lab.docs', 'build', '--out', folder], cwd=ROOT,
+                           capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args): pass
@@ -193,32 +209,35 @@ def test_the_documentation_is_whole_and_alive(chromium, site):
     address, folder = site
     page, errors, foreign = watched(chromium, address)
     pages = sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*.html'))
-    assert {'index.html', 'entities.html', 'explore.html', 'papers/xar/index.html'} <= set(pages)         # that every link leads somewhere, the build has checked
+    # that every link leads somewhere, the build has checked
+    assert {'index.html', 'entities.html', 'explore.html', 'papers/xar/index.html'} <= set(pages)
     for name in pages:
         reply = page.goto(f'{address}/{name}')
         assert reply.status == 200 and page.locator('h1').count(), name
         assert not page.get_by_text('Error displaying widget').count(), name
 
-    page.goto(f'{address}/index.html')                                                                     # by links: front page, notebook, paper
+    page.goto(f'{address}/index.html')          # by links: front page, notebook, paper
     page.locator('main a[href="entities.html"]').first.click()
     page.get_by_role('heading', name='entities', exact=True).wait_for()
     assert page.locator('.katex').count() > 0                                                              # formulas
-    assert page.get_by_text('factory(grid=(H, W), size=None, **options) -> EntityLayout').count()          # signatures with their comments
+    # signatures with their comments
+    assert page.get_by_text('factory(grid=(H, W), size=None, **options) -> EntityLayout').count()
     page.goto(f'{address}/papers.html')
     page.locator('main a[href="papers/var/index.html"]').first.click()
     page.get_by_role('heading', name='VAR').first.wait_for()
 
-    page.goto(f'{address}/explore.html')                                                                   # a figure of plotly: its slider moves it
+    page.goto(f'{address}/explore.html')          # a figure of plotly: its slider moves it
     figure = page.locator('.plotly-figure').filter(has=page.locator('.slider-container')).last
     figure.scroll_into_view_if_needed()
     figure.locator('image').first.wait_for(state='attached')
-    shown = lambda: figure.locator('image').evaluate_all("images => images.map(i => i.getAttribute('href') || i.href.baseVal)")
+    shown = lambda: figure.locator('image').evaluate_all("images => images.map(i => i.getAttribute('href') || "
+                                                         "i.href.baseVal)")
     before, box = shown(), figure.locator('.slider-rail-touch-rect').bounding_box()
     page.mouse.click(box['x'] + .3 * box['width'], box['y'] + .5 * box['height'])
     page.wait_for_timeout(1500)
     assert shown() != before
 
-    page.goto(f'{address}/widgets.html')                                                                   # a widget: pictures that no kernel moves
+    page.goto(f'{address}/widgets.html')          # a widget: pictures that no kernel moves
     film = page.locator('.widget-figure').first
     film.locator('.widget-slider').wait_for()
     film.scroll_into_view_if_needed()

@@ -1,4 +1,4 @@
-"nbs/evaluate.ipynb and nbs/generate.ipynb as papermill runs them, and torch-fidelity's own command line on the same files."
+"nbs/evaluate.ipynb and nbs/generate.ipynb as papermill runs them; torch-fidelity's command line on the same files."
 import json
 import shlex
 import subprocess
@@ -7,39 +7,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from conftest import BIN, ROOT, papermill, printed, random_inception
-
+from PIL import Image
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     "A run of a few steps."
     from xar_lab.training import TrainConfig, train
-    return train(TrainConfig(name='short', runs_dir=str(tmp_path_factory.mktemp('runs')), steps=30, batch_size=32, sample_steps=4))
+    return train(TrainConfig(name='short', runs_dir=str(tmp_path_factory.mktemp('runs')), steps=30, batch_size=32,
+                             sample_steps=4))
 
 
 def test_generate_writes_images_grid_and_film(run, tmp_path):
-    done = papermill('generate', tmp_path / 'out.ipynb', run=run, classes='3,8', count=5, guidance=1.5, folder=tmp_path / 'g')
+    done = papermill('generate', tmp_path / 'out.ipynb', run=run, classes='3,8', count=5, guidance=1.5,
+                     folder=tmp_path / 'g')
     assert done.returncode == 0, done.stderr[-3000:]
     pictures = sorted((tmp_path / 'g').glob('*.png'))
     assert len(pictures) == 10 and Image.open(pictures[0]).size == (8, 8)
     assert list(json.loads((tmp_path / 'g' / 'labels.json').read_text()).values()) == [3] * 5 + [8] * 5
-    with Image.open(tmp_path / 'g' / 'grid' / 'trajectory.gif') as gif: assert 15 <= gif.n_frames <= 4 * 5           # 4 entities of 4 steps
+    # 4 entities of 4 steps
+    with Image.open(tmp_path / 'g' / 'grid' / 'trajectory.gif') as gif: assert 15 <= gif.n_frames <= 4 * 5
     settings = json.loads((tmp_path / 'g' / 'settings.json').read_text())
-    assert settings['sampling']['guidance'] == 1.5 and settings['nfe'] == 4 + 3 * 8 and len(settings['source']['sha256']) == 64
-    assert papermill('generate', tmp_path / 'out.ipynb', run=run, classes='3', count=5, guidance=1.5, folder=tmp_path / 'g').returncode == 0
+    assert settings['sampling']['guidance'] == 1.5 and settings['nfe'] == 4 + 3 * 8 and len(
+        settings['source']['sha256']) == 64
+    assert papermill('generate', tmp_path / 'out.ipynb', run=run, classes='3', count=5, guidance=1.5,
+                     folder=tmp_path / 'g').returncode == 0
     again = sorted((tmp_path / 'g').glob('*.png'))
-    assert len(again) == 5 and settings != json.loads((tmp_path / 'g' / 'settings.json').read_text())      # nothing of the first call is left
+    # nothing of the first call is left
+    assert len(again) == 5 and settings != json.loads((tmp_path / 'g' / 'settings.json').read_text())
 
 
 def test_generate_from_published_weights(tmp_path):
     fixture = np.load(ROOT / 'data' / 'xar_golden.npz')
     meta = json.loads(str(fixture['meta']))
-    state = {k.removeprefix('weights/'): torch.from_numpy(fixture[k]) for k in fixture.files if k.startswith('weights/')}
-    state['encoder_blocks.0.attn.rope.freqs_cos'] = torch.zeros(256, meta['dim'] // meta['heads'])      # as in the authors' files; heads are read off it
+    state = {k.removeprefix('weights/'): torch.from_numpy(fixture[k]) for k in fixture.files
+             if k.startswith('weights/')}
+    # as in the authors' files; heads are read off it
+    state['encoder_blocks.0.attn.rope.freqs_cos'] = torch.zeros(256, meta['dim'] // meta['heads'])
     torch.save({'model_ema': state}, tmp_path / 'authors.pth')
-    done = papermill('generate', tmp_path / 'out.ipynb', weights=tmp_path / 'authors.pth', codec='pixels', codec_options={'patch': 4}, classes=1, count=2, steps=2, folder=tmp_path / 'g')
+    done = papermill('generate', tmp_path / 'out.ipynb', weights=tmp_path / 'authors.pth', codec='pixels',
+                     codec_options={'patch': 4}, classes=1, count=2, steps=2, folder=tmp_path / 'g')
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((tmp_path / 'g').glob('*.png'))) == 2
 
@@ -50,11 +57,13 @@ def test_evaluate_a_run_and_torch_fidelity_agrees(run, tmp_path):
     report = json.loads((tmp_path / 'e' / 'report.json').read_text())
     outputs = json.dumps([c.get('outputs') for c in json.loads((tmp_path / 'out.ipynb').read_text())['cells']])
     assert outputs.count('image/png') == 2 and 'fd_digits_cnn' in outputs and 'real held-out images' in outputs
-    [command] = [line for text in printed(tmp_path / 'out.ipynb') for line in text.splitlines() if line.startswith('xar-fidelity')]
+    [command] = [line for text in printed(tmp_path / 'out.ipynb') for line in text.splitlines()
+                 if line.startswith('xar-fidelity')]
     theirs = subprocess.run([BIN / 'xar-fidelity', *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
     assert theirs.returncode == 0, theirs.stderr
     theirs, ours = json.loads(theirs.stdout), report['metrics']
-    pairs = dict(frechet_inception_distance='fd_digits_cnn', kernel_inception_distance_mean='kid_digits_cnn', kernel_inception_distance_std='kid_sd',
+    pairs = dict(frechet_inception_distance='fd_digits_cnn', kernel_inception_distance_mean='kid_digits_cnn',
+                 kernel_inception_distance_std='kid_sd',
                  precision='precision', recall='recall', inception_score_mean='is_digits_cnn')
     for key, name in pairs.items(): assert theirs[key] == pytest.approx(ours[name], rel=1e-6, abs=1e-9), name
 
@@ -62,47 +71,58 @@ def test_evaluate_a_run_and_torch_fidelity_agrees(run, tmp_path):
 def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
     from xar_lab.data import load_dataset
     from xar_lab.evaluation import evaluate_samples
-    from xar_lab.samples import save_images
     from xar_lab.features import real_images
+    from xar_lab.samples import save_images
     images, labels = real_images(load_dataset('digits', 'test'))
     images, labels = images[:200], labels[:200]
     save_images(images, tmp_path / 'png', labels)
-    np.savez(tmp_path / 'sorted.npz', images=images[labels.argsort()].permute(0, 2, 3, 1).numpy(), labels=labels.sort().values.numpy())
-    done = papermill('evaluate', tmp_path / 'out.ipynb', samples=tmp_path / 'png', dataset='digits', folder=tmp_path / 'e')
+    np.savez(tmp_path / 'sorted.npz', images=images[labels.argsort()].permute(0, 2, 3, 1).numpy(),
+             labels=labels.sort().values.numpy())
+    done = papermill('evaluate', tmp_path / 'out.ipynb', samples=tmp_path / 'png', dataset='digits',
+                     folder=tmp_path / 'e')
     assert done.returncode == 0, done.stderr[-3000:]
     first = json.loads((tmp_path / 'e' / 'report.json').read_text())
     second = evaluate_samples(tmp_path / 'sorted.npz', 'digits', tmp_path / 'f', progress=False).numbers
-    assert first['metrics'] == pytest.approx(second['metrics'], rel=1e-9) and first['floors'] == second['floors'] and first['metrics']['class_accuracy'] > .97
+    assert first['metrics'] == pytest.approx(second['metrics'],
+                                             rel=1e-9) and first['floors'] == second['floors'] and first['metrics'][
+                                                 'class_accuracy'] > .97
 
 
 def test_fewer_evaluations(run, tmp_path):
     "Front, test and choice; what is drawn is kept, and drawn again for other weights."
-    folder, options = tmp_path / 'f', dict(n=40, seeds=2, resamplings=20, rounds=1, margin=50, compile=False, only=['sde 50', 'euler 4', 'ab2 8 guided t < 0.7'], out=tmp_path / 'f')
+    folder, options = tmp_path / 'f', dict(n=40, seeds=2, resamplings=20, rounds=1, margin=50, compile=False,
+                                           only=['sde 50', 'euler 4', 'ab2 8 guided t < 0.7'], out=tmp_path / 'f')
     def go():
-        done = papermill('fewer_evaluations', tmp_path / 'out.ipynb', run=run, **{k: str(v) if isinstance(v, Path) else v for k, v in options.items()})
+        done = papermill('studies/fewer_evaluations', tmp_path / 'out.ipynb', run=run,
+                         **{k: str(v) if isinstance(v, Path) else v for k, v in options.items()})
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads((folder / 'results.json').read_text())
     found = go()
-    assert [(row['setting'], row['nfe']) for row in found['front']] == [('sde 50', 4 * 50), ('euler 4', 4 * 4), ('ab2 8 guided t < 0.7', 4 * 8)]      # the digits' model is not guided
+    # the digits' model is not guided
+    assert [(row['setting'], row['nfe']) for row in found['front']] == [('sde 50', 4 * 50), ('euler 4', 4 * 4),
+        ('ab2 8 guided t < 0.7', 4 * 8)]
     [test] = found['tested']
-    assert found['chosen'] == test['setting'] == 'euler 4' and test['passed'] and test['difference'] < test['upper'] <= test['allowed'] and found['front'][1]['faster'] > 1
+    assert found['chosen'] == test['setting'] == 'euler 4' and test['passed'] and test['difference'] < test[
+        'upper'] <= test['allowed'] and found['front'][1]['faster'] > 1
     kept = {p.name: p.stat().st_mtime_ns for p in folder.glob('*.npz')}
     assert len(kept) == 3 + 2 * 2
     odd = folder / 'euler_4.0.40.npz'
-    with np.load(odd) as data: np.savez(odd, **dict(data) | dict(facts='other weights', features=np.zeros((40, 64), 'float32')))
+    with np.load(odd) as data:
+        np.savez(odd, **dict(data) | dict(facts='other weights', features=np.zeros((40, 64), 'float32')))
     assert go()['front'][1]['fd'] == pytest.approx(found['front'][1]['fd'])
     assert {p.name for p in folder.glob('*.npz') if p.stat().st_mtime_ns != kept[p.name]} == {odd.name}
 
 
 @pytest.mark.parametrize('notebook, parameters, message', [
-    ('fewer_evaluations', dict(only=['euler 5']), "only must name 'sde 50' and some of: sde 50, sde 25"),
+    ('studies/fewer_evaluations', dict(only=['euler 5']), "only must name 'sde 50' and some of: sde 50, sde 25"),
     ('evaluate', dict(sample='x'), 'unknown parameter sample; known: run, weights'),
     ('evaluate', dict(samples='x'), 'say what to compare the samples with'),
     ('generate', dict(classes='cat'), "unknown class 'cat'; known: 0, 1"),
     ('generate', dict(run='runs/nowhere'), 'no run in runs/nowhere'),
 ])
 def test_bad_input_ends_at_once(run, tmp_path, notebook, parameters, message):
-    done = papermill(notebook, tmp_path / 'out.ipynb', **({} if 'run' in parameters or 'samples' in parameters else {'run': run}), **parameters)
+    done = papermill(notebook, tmp_path / 'out.ipynb',
+                     **({} if 'run' in parameters or 'samples' in parameters else {'run': run}), **parameters)
     assert done.returncode != 0 and message in done.stderr
 
 
@@ -116,7 +136,8 @@ def test_inception_is_read_only_from_the_file_that_was_named(tmp_path):
     name, found = check_extractor('inception-v3-compat', path, sha256(path)[:10])
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     features = find_features(images, name, path)
-    assert features['features'].shape == (6, 2048) and set(distances(features, features)) == {'fd', 'kid', 'kid_sd', 'precision', 'recall', 'is'}
+    assert features['features'].shape == (6, 2048) and set(distances(features, features)) == {'fd', 'kid', 'kid_sd',
+        'precision', 'recall', 'is'}
 
 
 def test_a_crafted_file_runs_no_code(tmp_path):
@@ -126,6 +147,7 @@ def test_a_crafted_file_runs_no_code(tmp_path):
     np.savez(tmp_path / 'samples.npz', images=np.array([Evil()], dtype=object))
     from xar_lab.evaluation import check_extractor
     from xar_lab.samples import read_samples
-    with pytest.raises(ValueError, match='is not the file that was meant'): check_extractor('inception-v3-compat', tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
+    with pytest.raises(ValueError, match='is not the file that was meant'):
+        check_extractor('inception-v3-compat', tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
     with pytest.raises(ValueError, match='is no file of samples'): read_samples(tmp_path, list('0123456789'))
     assert not (tmp_path / 'ran').exists()

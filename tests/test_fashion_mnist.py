@@ -9,7 +9,6 @@ from xar_lab.data import SYSTEM_FOLDERS, load_dataset
 from xar_lab.evaluation import evaluate
 from xar_lab.training import TrainConfig, train
 
-
 def test_the_data_set(need):
     need(any(f.is_dir() for f in SYSTEM_FOLDERS), 'Fashion-MNIST is not installed: apt install dataset-fashion-mnist')
     for split, n in (('train', 60_000), ('test', 10_000)):
@@ -25,7 +24,8 @@ def test_the_data_set(need):
 
 def test_it_trains_and_samples_are_written_at_their_own_size(need, tmp_path):
     need(any(f.is_dir() for f in SYSTEM_FOLDERS), 'Fashion-MNIST is not installed: apt install dataset-fashion-mnist')
-    run = train(TrainConfig(model='xar_tiny', runs_dir=str(tmp_path), name='f', steps=2, batch_size=4, sample_steps=2, compile=False))
+    run = train(TrainConfig(model='xar_tiny', runs_dir=str(tmp_path), name='f', steps=2, batch_size=4, sample_steps=2,
+                            compile=False))
     config = json.loads((run / 'config.json').read_text())['config']
     assert (config['dataset'], config['patch']) == ('fashion_mnist', 4)
     report = evaluate(run, n=10, steps=1, progress=False)
@@ -33,16 +33,19 @@ def test_it_trains_and_samples_are_written_at_their_own_size(need, tmp_path):
 
 
 def test_missing_data_says_how_to_get_it(monkeypatch, tmp_path):
-    import xar_lab.data as data
     from torchvision.datasets import FashionMNIST
+
+    import xar_lab.data as data
     monkeypatch.setattr(data, 'SYSTEM_FOLDERS', [])
     monkeypatch.setattr(FashionMNIST, 'mirrors', ['http://127.0.0.1:9/'])            # nobody listens there
-    with pytest.raises(FileNotFoundError, match='apt install dataset-fashion-mnist'): load_dataset('fashion_mnist', root=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match='apt install dataset-fashion-mnist'):
+        load_dataset('fashion_mnist', root=str(tmp_path))
 
 
 @pytest.mark.slow
 def test_the_extractor_and_the_floor(need):
-    "The frozen classifier is as good as promised, and real held-out images handed in as samples land on the floor; blurred ones do not."
+    """The frozen classifier is as good as promised, and real held-out images handed in as samples land on the floor;
+    blurred ones do not."""
     need(any(f.is_dir() for f in SYSTEM_FOLDERS), 'Fashion-MNIST is not installed: apt install dataset-fashion-mnist')
     from xar_lab.evaluation import Real, balanced_labels, draw_like, measure
     from xar_lab.features import accuracy, classifier_facts, extractor_files, load_classifier
@@ -53,7 +56,9 @@ def test_the_extractor_and_the_floor(need):
     images, labels = real.test_images[chosen], real.test_labels[chosen]
     good = measure(images, labels, 'fashion_mnist', progress=False)
     floor = good['floors']['fd_fashion_mnist_cnn']
-    assert abs(good['metrics']['fd_fashion_mnist_cnn'] - floor['mean']) < 3 * floor['sd'] and abs(good['metrics']['two_sample'] - .5) < .06
-    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(images.float(), [1] * 4, mode='replicate'), 3, 1).round().to(torch.uint8)
+    assert abs(good['metrics']['fd_fashion_mnist_cnn'] - floor['mean']) < 3 * floor['sd'] and abs(
+        good['metrics']['two_sample'] - .5) < .06
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(images.float(), [1] * 4, mode='replicate'), 3,
+                                             1).round().to(torch.uint8)
     bad = measure(blurred, labels, 'fashion_mnist', progress=False)
     assert bad['metrics']['fd_over_floor'] > 3 and bad['metrics']['two_sample'] > .85

@@ -10,11 +10,13 @@ import torch
 from xar_lab.checkpoints import read_tensors
 from xar_lab.runs import checkpoints
 
-CONFIG = dict(name='run', steps=60, batch_size=16, log_every=1, save_every=7, sample_every=60, sample_steps=2, dropout=.1, precision='float32')
+CONFIG = dict(name='run', steps=60, batch_size=16, log_every=1, save_every=7, sample_every=60, sample_steps=2,
+              dropout=.1, precision='float32')
 
 
 def start(folder):
-    code = f'from xar_lab.training import TrainConfig, train; train(TrainConfig(runs_dir={str(folder)!r}, **{CONFIG!r}))'
+    code = (f'from xar_lab.training import TrainConfig, train; train(TrainConfig(runs_dir={str(folder)!r}, '
+            f'**{CONFIG!r}))')
     return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

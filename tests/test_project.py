@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('*.ipynb'))
-RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in ('train', 'evaluate', 'generate', 'exposure_bias', 'train_extractor', 'train_autoencoder', 'cache_latents', 'latents_or_pixels', 'benchmark', 'fewer_evaluations')]
+RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb'
+                 for name in ('train', 'evaluate', 'generate', 'exposure_bias', 'train_extractor', 'train_autoencoder',
+                              'cache_latents', 'latents_or_pixels', 'benchmark', 'fewer_evaluations')]
 
 
 def cells(path, kind='code'):
@@ -29,33 +31,41 @@ def parameters_of(path):
 def exported(tmp_path_factory):
     "The project as `make export` leaves it, made in a copy."
     copy = tmp_path_factory.mktemp('copy') / 'project'
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', '_proc', 'build', '__pycache__', '*.egg-info'))
-    for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN / command], cwd=copy, check=True, capture_output=True)
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', '_proc', 'build',
+                                                              '__pycache__', '*.egg-info'))
+    for command in ('nbdev_export', 'nbdev_clean'):
+        subprocess.run([BIN / command], cwd=copy, check=True, capture_output=True)
     subprocess.run(['make', 'readme', f'BIN={BIN}', 'READY='], cwd=copy, check=True, capture_output=True)
     return copy
 
 
 def test_modules_are_what_the_notebooks_export(exported):
     for path in sorted((ROOT / 'xar_lab').glob('*.py')):
-        assert path.read_text() == (exported / 'xar_lab' / path.name).read_text(), f'{path.name} differs: run make export'
+        assert path.read_text() == (exported / 'xar_lab'
+                                    / path.name).read_text(), f'{path.name} differs: run make export'
 
 
 def test_notebooks_are_clean(exported):
-    for path in NOTEBOOKS: assert path.read_text() == (exported / 'nbs' / path.name).read_text(), f'{path.name} is not clean: run make export'
+    for path in NOTEBOOKS:
+        assert path.read_text() == (exported / 'nbs'
+                                    / path.name).read_text(), f'{path.name} is not clean: run make export'
 
 
 def test_no_warnings_are_stored_in_notebooks():
     for path in NOTEBOOKS:
         for cell in cells(path):
-            for output in cell['outputs']: assert output.get('name') != 'stderr', f'{path.name} stores: {output["text"]}'
+            for output in cell['outputs']:
+                assert output.get('name') != 'stderr', f'{path.name} stores: {output["text"]}'
 
 
 def test_readme_is_made_from_the_index(exported):
-    assert (ROOT / 'README.md').read_text() == (exported / 'README.md').read_text(), 'README.md differs: run make export'
+    assert (ROOT / 'README.md').read_text() == (exported
+                                                / 'README.md').read_text(), 'README.md differs: run make export'
 
 
 def test_readme_links_lead_somewhere():
-    for link in re.findall(r'\]\((?!https?:)([^)#]+)', (ROOT / 'README.md').read_text()): assert (ROOT / link).exists(), link
+    for link in re.findall(r'\]\((?!https?:)([^)#]+)', (ROOT / 'README.md').read_text()):
+        assert (ROOT / link).exists(), link
 
 
 def test_cleaning_keeps_the_parameters_tag(exported):
@@ -65,21 +75,25 @@ def test_cleaning_keeps_the_parameters_tag(exported):
 def test_modules_import_only_lower_numbers():
     order = [p.stem.split('_', 1)[1] for p in NOTEBOOKS if re.match(r'\d\d\w?_', p.stem)]
     for i, name in enumerate(order):
-        for used in re.findall(r'^from (?:xar_lab)?\.(\w+) import', (ROOT / 'xar_lab' / f'{name}.py').read_text(), re.M):
+        for used in re.findall(r'^from (?:xar_lab)?\.(\w+) import', (ROOT / 'xar_lab' / f'{name}.py').read_text(),
+                               re.M):
             assert order.index(used) < i, f'{name} imports {used}'
 
 
 def test_train_notebook_has_the_parameters_of_the_config():
     from xar_lab.training import TrainConfig
     values = parameters_of(ROOT / 'nbs' / 'train.ipynb')
-    for name, usual in dict(eval_samples=None, live=None, num_processes=None, num_machines=1, machine_rank=0, main_process_ip='127.0.0.1', main_process_port=None, mixed_precision=None).items(): assert values.pop(name) == usual
+    for name, usual in dict(eval_samples=None, live=None, num_processes=None, num_machines=1, machine_rank=0,
+                            main_process_ip='127.0.0.1', main_process_port=None, mixed_precision=None).items():
+        assert values.pop(name) == usual
     assert values == dataclasses.asdict(TrainConfig())
 
 
 def test_every_parameter_is_explained():
     for path in RUN_NOTEBOOKS:
         source = ''.join(next(c for c in cells(path) if 'parameters' in c['metadata'].get('tags', []))['source'])
-        for line in source.splitlines(): assert line.startswith('#') or '# ' in line, f'{path.name}: no word about: {line}'
+        for line in source.splitlines():
+            assert line.startswith('#') or '# ' in line, f'{path.name}: no word about: {line}'
 
 
 def test_import_is_cheap_and_quiet(tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-
 from conftest import BIN, papermill, printed
+
 from xar_lab.checkpoints import read_tensors
 from xar_lab.launch import free_port
 from xar_lab.runs import checkpoints, list_runs, read_lines, read_meta
@@ -29,10 +29,13 @@ def job(folder, name, **values):
     return [sys.executable, '-m', 'xar_lab.training', path]
 
 
-def torchrun(processes, *more): return [BIN / 'torchrun', '--nproc_per_node', str(processes), *(more or ('--master_port', str(free_port()))), '-m', 'xar_lab.training']
+def torchrun(processes, *more):
+    return [BIN / 'torchrun', '--nproc_per_node', str(processes), *(more or ('--master_port', str(free_port()))), '-m',
+            'xar_lab.training']
 
 
-def run(command): return subprocess.run(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
+def run(command):
+    return subprocess.run(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True)
 
 
 def weights(folder, name='model'): return read_tensors(checkpoints(folder)[-1] / f'{name}.safetensors')
@@ -49,12 +52,16 @@ def wait_for(condition, process, what):
     raise AssertionError(what)
 
 
-def begin(command): return subprocess.Popen(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+def begin(command):
+    return subprocess.Popen(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
 def test_papermill_on_two_processes(tmp_path):
-    "Weights equal across processes is what each checkpoint of the run insists on; a single process gives the same losses."
-    values = dict(steps=50, batch_size=32, log_every=1, sample_steps=1, save_every=50, sample_every=50, precision='float32', lr=1e-3, eval_samples=20, runs_dir=tmp_path)
+    """Weights equal across processes is what each checkpoint of the run insists on;
+    a single process gives the same losses."""
+    values = dict(steps=50, batch_size=32, log_every=1, sample_steps=1, save_every=50, sample_every=50,
+                  precision='float32', lr=1e-3, eval_samples=20, runs_dir=tmp_path)
     runs = {}
     for n in (1, 2):
         done = papermill('train', tmp_path / f'{n}.ipynb', name=f'on{n}', num_processes=n, **values)
@@ -63,51 +70,60 @@ def test_papermill_on_two_processes(tmp_path):
     losses = [torch.tensor([row['loss'] for row in runs[n]]) for n in (1, 2)]
     assert len(losses[0]) == len(losses[1]) == 50 and (losses[0] - losses[1]).abs().max() < 1e-3 * losses[0].max()
     print({f'{n} processes': f"{sorted(row['images_per_s'] for row in runs[n])[25]:.0f} images/s" for n in runs})
-    assert '2 devices × 16 at once' in ''.join(printed(tmp_path / '2.ipynb'))                                # what the processes say is seen in the notebook
+    # what the processes say is seen in the notebook
+    assert '2 devices × 16 at once' in ''.join(printed(tmp_path / '2.ipynb'))
 
 
-def test_two_processes_in_rounds_killed_and_resumed(tmp_path):
+def test_two_processes_in_pieces_killed_and_resumed(tmp_path):
     values = dict(steps=30, save_every=10, micro_batch=4, dropout=.1)
     assert run([*torchrun(2), *job(tmp_path, 'whole', **values)[-1:]]).returncode == 0
-    assert json.loads((tmp_path / 'whole' / 'plan.json').read_text())['rounds'] == 4
+    assert json.loads((tmp_path / 'whole' / 'cost.json').read_text())['accumulation_steps'] == 4
     process = begin([*torchrun(2), *job(tmp_path, 'broken', **values)[-1:]])
     wait_for(lambda: len(read_lines(tmp_path / 'broken' / 'metrics.jsonl')) >= 14, process, 'step 14')
     for member in [*psutil.Process(process.pid).children(recursive=True), process]: member.kill()
     assert read_meta(checkpoints(tmp_path / 'broken')[-1])['step'] < 30
     assert run([*torchrun(2), *job(tmp_path, 'broken', **values)[-1:]]).returncode == 0
-    for name in ('model', 'ema', 'optimizer'): assert same(weights(tmp_path / 'whole', name), weights(tmp_path / 'broken', name)), name
+    for name in ('model', 'ema', 'optimizer'):
+        assert same(weights(tmp_path / 'whole', name), weights(tmp_path / 'broken', name)), name
 
 
 def test_a_sharded_run_is_the_same_run(tmp_path):
     "FSDP beside copies of the model: gradients, losses, checkpoints; resumed, and read by one process."
     values = dict(steps=8, save_every=1, keep=8, micro_batch=8, dropout=.1, sample_every=8)
-    for name, fsdp in (('copies', False), ('sharded', True)): assert run([*torchrun(2), *job(tmp_path, name, fsdp=fsdp, **values)[-1:]]).returncode == 0
+    for name, fsdp in (('copies', False), ('sharded', True)):
+        assert run([*torchrun(2), *job(tmp_path, name, fsdp=fsdp, **values)[-1:]]).returncode == 0
     copies, sharded = tmp_path / 'copies', tmp_path / 'sharded'
     for key in ('loss', 'gradient_norm'):
-        a, b = (torch.tensor([row[key] for row in read_lines(folder / 'metrics.jsonl')]) for folder in (copies, sharded))
+        a, b = (torch.tensor([row[key] for row in read_lines(folder / 'metrics.jsonl')])
+                for folder in (copies, sharded))
         assert len(a) == 8 and (a / b - 1).abs().max() < 1e-5, key
-    first = [{k: v for k, v in read_tensors(checkpoints(folder)[0] / 'optimizer.safetensors').items() if k.endswith('exp_avg')} for folder in (copies, sharded)]
-    assert sum((first[0][k] - first[1][k]).square().sum() for k in first[0]).sqrt() < 1e-5 * sum(v.square().sum() for v in first[0].values()).sqrt()
+    first = [{k: v for k, v in read_tensors(checkpoints(folder)[0] / 'optimizer.safetensors').items()
+              if k.endswith('exp_avg')} for folder in (copies, sharded)]
+    assert sum((first[0][k] - first[1][k]).square().sum() for k in first[0]).sqrt() < 1e-5 * sum(v.square().sum()
+        for v in first[0].values()).sqrt()
     assert (sharded / 'samples' / 'step_00000008.png').is_file()
-    assert json.loads((sharded / 'plan.json').read_text())['memory_bytes'] < .9 * json.loads((copies / 'plan.json').read_text())['memory_bytes']
+    assert json.loads((sharded / 'cost.json').read_text())['memory_bytes'] < .9 * json.loads((copies
+        / 'cost.json').read_text())['memory_bytes']
 
     ends = {name: weights(sharded, name) for name in ('model', 'ema', 'optimizer')}
     for path in checkpoints(sharded)[4:]: shutil.rmtree(path)
     assert run([*torchrun(2), *job(tmp_path, 'sharded', fsdp=True, **values)[-1:]]).returncode == 0
-    for name, end in ends.items(): assert same(end, weights(sharded, name)), name                           # to the last bit
-    assert load_run(sharded)[0].pred.weight.equal(ends['ema']['pred.weight'])                               # by one process, whole
+    for name, end in ends.items(): assert same(end, weights(sharded, name)), name          # to the last bit
+    assert load_run(sharded)[0].pred.weight.equal(ends['ema']['pred.weight'])          # by one process, whole
 
 
 @pytest.mark.slow
 def test_two_machines(tmp_path):
     "Two groups of processes that know each other by address only."
     code = ("from xar_lab.launch import launch; from xar_lab.training import TrainConfig; import sys; "
-            f"launch(TrainConfig(name='machines', runs_dir={str(tmp_path)!r}, steps=10, save_every=10, **{CONFIG!r}), num_processes=2, num_machines=2, machine_rank=int(sys.argv[1]), main_process_port={free_port()})")
+            f"launch(TrainConfig(name='machines', runs_dir={str(tmp_path)!r}, steps=10, save_every=10, **{CONFIG!r}), "
+            f"num_processes=2, num_machines=2, machine_rank=int(sys.argv[1]), main_process_port={free_port()})")
     both = [begin([sys.executable, '-c', code, str(rank)]) for rank in (0, 1)]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert run(job(tmp_path, 'one', steps=10, save_every=10)).returncode == 0
-    losses = [torch.tensor([row['loss'] for row in read_lines(tmp_path / name / 'metrics.jsonl')]) for name in ('machines', 'one')]
+    losses = [torch.tensor([row['loss'] for row in read_lines(tmp_path / name / 'metrics.jsonl')])
+              for name in ('machines', 'one')]
     assert len(losses[0]) == 10 and (losses[0] - losses[1]).abs().max() < 1e-3 * losses[1].max()
 
 
@@ -116,7 +132,8 @@ def test_a_scheduler_ends_the_job_and_a_second_one_is_kept_out(tmp_path):
     wait_for(lambda: read_lines(tmp_path / 'long' / 'metrics.jsonl'), process, 'the first step')
     assert list_runs(tmp_path)[0]['state'] == 'running'
     second = run(job(tmp_path, 'long', steps=3000, save_every=3000))
-    assert second.returncode == 1 and 'is being trained by another process: wait for it, or choose another name' in second.stderr
+    assert (second.returncode == 1
+            and 'is being trained by another process: wait for it, or choose another name' in second.stderr)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM and 'with a checkpoint: train again to go on' in said
@@ -132,35 +149,46 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path):
     data[-100] ^= 1
     path.write_bytes(data)
     again = run(job(tmp_path, 'run', steps=30, save_every=10))
-    assert again.returncode == 0 and 'step_00000030 is damaged (optimizer.safetensors has another hash than when it was written): set aside' in again.stdout
-    assert same(whole, weights(tmp_path / 'run')) and [row['step'] for row in read_lines(tmp_path / 'run' / 'metrics.jsonl')] == list(range(1, 31))
+    assert (again.returncode == 0 and 'step_00000030 is damaged (optimizer.safetensors has another hash than when it '
+            'was written): set aside' in again.stdout)
+    assert same(whole, weights(tmp_path / 'run')) and [row['step']
+                                                       for row in read_lines(tmp_path / 'run'
+                                                           / 'metrics.jsonl')] == list(range(1, 31))
 
 
 def test_a_killed_loader_is_said(tmp_path):
     process = begin(job(tmp_path, 'run', steps=3000, save_every=5, workers=1))
     wait_for(lambda: len(checkpoints(tmp_path / 'run')) > 1, process, 'the second checkpoint')
-    [loader] = [child for child in psutil.Process(process.pid).children() if 'resource_tracker' not in ' '.join(child.cmdline())][:1]
+    [loader] = [child for child in psutil.Process(process.pid).children()
+                if 'resource_tracker' not in ' '.join(child.cmdline())][:1]
     loader.kill()
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 1 and 'a process that loads images ended (DataLoader worker' in said and 'Train again to go on from the last checkpoint' in said
+    assert (process.returncode == 1 and 'a process that loads images ended (DataLoader worker' in said
+            and 'Train again to go on from the last checkpoint' in said)
     assert checkpoints(tmp_path / 'run')
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     disk = tmp_path / 'disk'
     disk.mkdir()
-    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=40m', 'tmpfs', disk], capture_output=True).returncode: pytest.skip('a small file system can be mounted by root only')
+    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=40m', 'tmpfs', disk],
+                                      capture_output=True).returncode:
+        pytest.skip('a small file system can be mounted by root only')
     try:
         assert run(job(disk, 'run', steps=10, save_every=10, keep=1)).returncode == 0
         free = os.statvfs(disk)
-        (disk / 'ballast').write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 5_000_000)))                     # a checkpoint of this model has 11 MB
+        # a checkpoint of this model has 11 MB
+        (disk / 'ballast').write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 5_000_000)))
         config = json.loads((disk / 'run' / 'config.json').read_text())
-        config['config']['steps'] = 40                                                                             # as if the run had been planned longer
+        config['config']['steps'] = 40          # as if the run had been planned longer
         (disk / 'run' / 'config.json').write_text(json.dumps(config))
         done = run(job(disk, 'run', steps=40, save_every=10, keep=1))
-        assert 'no checkpoint at step 20: the disk is full' in done.stdout and 'step_00000010 is kept, the next try is at step 30' in done.stdout
-        assert done.returncode == 1 and 'no checkpoint at step 40' in done.stderr and 'step_00000010 is kept' in done.stderr
-        assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000010'] and not list((disk / 'run' / 'checkpoints').glob('.*'))
+        assert ('no checkpoint at step 20: the disk is full' in done.stdout
+                and 'step_00000010 is kept, the next try is at step 30' in done.stdout)
+        assert (done.returncode == 1 and 'no checkpoint at step 40' in done.stderr
+                and 'step_00000010 is kept' in done.stderr)
+        assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000010'] and not list((disk / 'run'
+            / 'checkpoints').glob('.*'))
         (disk / 'ballast').unlink()
         assert run(job(disk, 'run', steps=40, save_every=10, keep=1)).returncode == 0
         assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000040']
@@ -180,23 +208,28 @@ def two_steps(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('place', ['checkpoints/step_00000002/model.safetensors', 'checkpoints/step_00000002/optimizer.safetensors', 'checkpoints/step_00000002/meta.json', 'config.json'])
+@pytest.mark.parametrize('place', ['checkpoints/step_00000002/model.safetensors',
+                                   'checkpoints/step_00000002/optimizer.safetensors',
+                                   'checkpoints/step_00000002/meta.json', 'config.json'])
 def test_a_crafted_run_folder_runs_no_code(tmp_path, two_steps, place):
     shutil.copytree(two_steps / 'run', tmp_path / 'run')
     marker, path = tmp_path / 'marker', tmp_path / 'run' / place
     path.write_bytes(pickle.dumps(Evil(marker)))
     meta = tmp_path / 'run' / 'checkpoints' / 'step_00000002' / 'meta.json'
-    if path != meta and path.name != 'config.json':                                                                # whoever crafts a file crafts its hash as well
+    if path != meta and path.name != 'config.json':          # whoever crafts a file crafts its hash as well
         from xar_lab.shards import sha256
         facts = json.loads(meta.read_text())
         facts['files'][path.name] = dict(bytes=path.stat().st_size, sha256=sha256(path))
         meta.write_text(json.dumps(facts))
     config = json.loads((two_steps / 'run' / 'config.json').read_text())['config']
     (tmp_path / 'c.json').write_text(json.dumps(config | dict(runs_dir=str(tmp_path))))
-    done = run([sys.executable, '-m', 'xar_lab.training', tmp_path / 'c.json'])                                    # goes on from step 2
+    done = run([sys.executable, '-m', 'xar_lab.training', tmp_path / 'c.json'])          # goes on from step 2
     assert not marker.exists()
-    if path == meta: assert done.returncode == 0 and 'step_00000002 is damaged' in done.stdout                      # set aside; the run begins again
-    else: assert done.returncode == 1 and path.name in done.stderr.splitlines()[-1] and done.stderr.splitlines()[-1].startswith('ValueError: '), done.stderr
+    # set aside; the run begins again
+    if path == meta: assert done.returncode == 0 and 'step_00000002 is damaged' in done.stdout
+    else:
+        assert done.returncode == 1 and path.name in done.stderr.splitlines()[-1] and done.stderr.splitlines()[
+            -1].startswith('ValueError: '), done.stderr
 
 
 @pytest.mark.parametrize('name', ['../out', 'a/b', '..'])

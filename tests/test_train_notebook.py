@@ -17,7 +17,8 @@ def papermill(output, *parameters):
 
 
 def test_a_short_run_leaves_everything(tmp_path):
-    done = papermill(tmp_path / 'out.ipynb', ('runs_dir', tmp_path), ('name', 'short'), ('steps', 20), ('layout', 'antidiagonal'),
+    done = papermill(tmp_path / 'out.ipynb', ('runs_dir', tmp_path), ('name', 'short'), ('steps', 20),
+                     ('layout', 'antidiagonal'),
                      ('context', 'clean'), ('sample_steps', 3), ('eval_samples', 20), ('log_every', 5))
     assert done.returncode == 0, done.stderr
     run = tmp_path / 'short'
@@ -28,7 +29,8 @@ def test_a_short_run_leaves_everything(tmp_path):
     assert samples['images'].shape == (20, 8, 8, 1) and sorted(np.bincount(samples['labels'])) == [2] * 10
     assert {'report.json', 'grid.png', 'trajectory.gif'} <= {p.name for p in (run / 'eval' / 'default').iterdir()}
     outputs = json.dumps([c.get('outputs') for c in json.loads((tmp_path / 'out.ipynb').read_text())['cells']])
-    assert outputs.count('image/png') >= 3 and 'class_accuracy' in outputs and 'real held-out images' in outputs and 'samples.npz' in outputs
+    assert outputs.count('image/png') >= 3
+    for what in ('class_accuracy', 'real held-out images', 'samples.npz'): assert what in outputs
 
 
 def test_an_unknown_parameter_ends_the_run_at_once(tmp_path):

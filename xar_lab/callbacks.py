@@ -117,7 +117,7 @@ class TensorBoard(Callback):
     "Scalars for TensorBoard, beside metrics.jsonl; `board` is torch's SummaryWriter, on the main process."
 
     def on_begin(self, run):
-        from torch.utils.tensorboard import SummaryWriter                     # here, for it takes a second to import
+        from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second to import
         self.board = SummaryWriter(run.folder, purge_step=run.state.step) if run.main else None
 
     def on_log(self, run, row):

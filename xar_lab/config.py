@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESET', 'SAMPLER', 'RECIPE', 'DATASET', 'FIFTH', 'PARAMETERS', 'MAY_CHANGE', 'HAS_COMPILER', 'DATASET_OF',
            'DATASET_DEFAULTS', 'OTHERWISE', 'GENERIC_DEFAULTS', 'EPOCHS', 'IMAGES', 'BATCH', 'REPO', 'RECIPES',
-           'GUIDANCE', 'TrainConfig', 'recipe_of', 'check_config', 'is_plain', 'resolve', 'read_parameters']
+           'GUIDANCE', 'TrainConfig', 'recipe_of', 'check_config', 'resolve', 'read_parameters']
 
 # %% ../nbs/21_config.ipynb #ed169a37
 import dataclasses
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from .model import PRESETS
 from .sampling import guidance_weights
-from xar_lab.settings import (
-    ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, free, one_of, only_known,
-    setting, whole)
+from .settings import ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, free
+# isort: split
+from .settings import is_plain, one_of, only_known, setting, whole
 from .solvers import SAMPLERS
 
 # %% ../nbs/21_config.ipynb #7b5edaa2
@@ -210,10 +210,6 @@ def check_config(config: TrainConfig):
         raise ValueError(f"warmup must be at most 1 − decay = {1 - config.decay:.3g}, got {config.warmup!r}")
     if config.name is not None and not is_plain(config.name):
         raise ValueError(f"name must be the plain name of a folder within {config.runs_dir}, got {config.name!r}")
-
-def is_plain(name: str) -> bool:
-    "Whether a name stays within its folder."
-    return name == os.path.basename(name) and name not in ('', '.', '..')
 
 # %% ../nbs/21_config.ipynb #eab41738
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['measure_forward', 'pick_micro_batch', 'bytes_of_states', 'plan', 'matrix_rate', 'estimate', 'describe_plan',
-           'describe_time', 'Meter']
+           'describe_time', 'build_or_plan', 'Meter']
 
 # %% ../nbs/24_cost.ipynb #5fdf9567
 import functools
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from .build import Parts
-from .config import TrainConfig
+from .build import Parts, build, outline
+from .config import TrainConfig, resolve
 from .context import View
 from .core import duration, peak_memory, size
+from .data import MissingData
 from .model import XAR
 
 # %% ../nbs/24_cost.ipynb #63f2f72f
@@ -126,6 +127,17 @@ def describe_time(e: dict, config: TrainConfig) -> str:
     if e['here'] <= 86400: return here
     peak = f"{config.plan_tflops:g} TFLOP/s, {config.plan_share:.0%} of it reached"
     return f"{here}, about {duration(e['there'])} on {config.plan_devices} × {config.plan_device} ({peak})"
+
+# %% ../nbs/24_cost.ipynb #eab92516
+def build_or_plan(config: TrainConfig, device: torch.device, precision: str) -> Parts:
+    "`build`; where the data are missing, plan and estimate first."
+    try: return build(config)
+    except MissingData as missing:
+        config = resolve(config)
+        cost = plan(outline(config, missing), config.plan_devices, config.plan_memory * 1e9)
+        time = estimate({**cost, 'processes': 1}, config, device, precision)
+        print(describe_plan(cost), describe_time(time, config), sep='\n')
+        raise
 
 # %% ../nbs/24_cost.ipynb #c1627ddf
 class Meter:

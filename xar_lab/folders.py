@@ -155,7 +155,7 @@ def _class_folders(root: str) -> list[str]:
 # %% ../nbs/11_folders.ipynb #f59e4f45
 def _list_images(root: str, folders: list[str]) -> tuple[list[str], list[int]]:
     "The paths relative to the root, class after class and sorted within, and how many each class has."
-    from torchvision.datasets.folder import make_dataset             # here, for it takes a second to import
+    from torchvision.datasets.folder import make_dataset  # here, for it takes a second to import
     start = len(os.path.join(root, ''))
     wanted = lambda path: _is_image(path) and os.sep + '.' not in path[start:]
     paths, counts = [], []

@@ -29,7 +29,7 @@ def shard(
     "Split a model's parameters among all processes, block by block. `ValueError` if there is only one process."
     processes = dist.get_world_size() if dist.is_initialized() else 1
     check_processes(processes)
-    from torch.distributed.device_mesh import init_device_mesh         # here: most of a second to import
+    from torch.distributed.device_mesh import init_device_mesh  # here: most of a second to import
     from torch.distributed.fsdp import fully_shard
     warnings.filterwarnings('ignore', 'FSDP2-wrapped module .* returned a view tensor')   # nobody writes into an output
     mesh = init_device_mesh(device.type, (processes,))

@@ -198,7 +198,7 @@ class XARWeights(nn.Module):
 
     def compile_blocks(self, **options):
         "Compile the blocks, from their next call on; options of `torch.compile`. One compilation serves them all."
-        from torch._dynamo import config          # its limit of 8 variants is less than a layout may have entities
+        from torch._dynamo import config  # its limit of 8 variants is less than a layout may have entities
         config.recompile_limit = max(config.recompile_limit, MOST_VARIANTS)
         for block in self.blocks: block.compile(**options)
 

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['POSITIVE', 'NOT_NEGATIVE', 'SHARE', 'BELOW_1', 'FLAG', 'TEXT', 'OPTIONS', 'ANYTHING', 'free', 'Check', 'is_whole',
-           'is_number', 'whole', 'one_of', 'Named', 'setting', 'none_in_words', 'setting_table', 'setting_lines',
-           'only_known']
+           'is_number', 'whole', 'one_of', 'Named', 'is_plain', 'setting', 'none_in_words', 'setting_table',
+           'setting_lines', 'only_known']
 
 # %% ../nbs/09_settings.ipynb #462f621f
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +59,11 @@ class Named(Check):
         if not self.ok(value): raise ValueError(f"{name} must be the name of a {self.what}, got {value!r}")
         known = list(self.known())
         if value not in known: raise ValueError(f"unknown {self.what} {value!r}; known: {', '.join(known)}")
+
+# %% ../nbs/09_settings.ipynb #e9a31315
+def is_plain(name: str) -> bool:
+    "Whether a name stays within its folder."
+    return name == os.path.basename(name) and name not in ('', '.', '..')
 
 # %% ../nbs/09_settings.ipynb #2666d567
 def setting(
@@ -108,8 +114,9 @@ def setting_lines(
             default, none = {} if field.default is dataclasses.MISSING else field.default, none_in_words(field)
             about = field.metadata['about'] + f'; None: {none}' * bool(none)
             line = f'{field.name} = {default!r}'.ljust(width) + f' # {about}'
-            lines += [line] if len(line) <= 120 else [f'# {about}', f'{field.name} = {default!r}']
-    return lines
+            if len(line) > 120: lines += [f"# {field.metadata['about']}", f'#     None: {none}' if none else '']
+            lines.append(line if len(line) <= 120 else f'{field.name} = {default!r}')
+    return [line for line in lines if line]
 
 # %% ../nbs/09_settings.ipynb #cb0572ae
 def only_known(
