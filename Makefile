@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: train test test-slow lab docs export readme clean
+.PHONY: train test test-slow lint check hooks lab docs export readme clean
 .DEFAULT_GOAL := train
 
 $(READY): pyproject.toml
@@ -20,7 +20,24 @@ train: $(READY)  ## train on handwritten digits, draw and judge samples; about 3
 	@$(BIN)/papermill nbs/train.ipynb runs/digits-default/train.ipynb --engine xar_lab --no-progress-bar </dev/null
 	@echo "run                  runs/digits-default/ (weights in checkpoints/, the executed notebook in train.ipynb)"
 
+lint: $(READY)  ## bugs and import order (ruff), types (pyright), and the house rules of tests/gates.py
+	@$(BIN)/ruff check --quiet xar_lab tests
+	@$(BIN)/python tests/gates.py
+	@said=$$($(BIN)/basedpyright --level error) || { echo "$$said" | tail -n 30; exit 1; }
+
+check: $(READY)  ## after a change in one notebook: make check NB=06_model exports, cleans, lints and tests it
+	@test -n "$(NB)" || { echo "which notebook? make check NB=06_model"; exit 1; }
+	@$(BIN)/nbdev_export && touch $(READY)
+	@$(BIN)/nbdev_clean --fname "$$($(BIN)/python tests/gates.py --path $(NB))"
+	@$(BIN)/ruff check --quiet xar_lab
+	@$(BIN)/python tests/gates.py $(NB)
+	@$(BIN)/nbdev_test --path "$$($(BIN)/python tests/gates.py --path $(NB))" --n_workers 0
+
+hooks: $(READY)  ## git hooks that clean notebooks and modules, and merge notebooks cell by cell
+	@$(BIN)/nbdev_install_hooks
+
 test: $(READY)  ## notebooks, then command lines and everything else that cannot live in a notebook
+	@$(MAKE) --no-print-directory lint
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -41,7 +58,7 @@ export: $(READY)  ## after editing notebooks: modules, clean notebooks, README
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir . --output README nbs/index.ipynb
-	@$(BIN)/python -c "import re, pathlib; p = pathlib.Path('README.md'); p.write_text(re.sub(r'\]\((?=images/|[\w.]+\.ipynb)', '](nbs/', p.read_text()).replace('](../', ']('))"
+	@$(BIN)/python -c "import re, pathlib; p = pathlib.Path('README.md'); p.write_text(re.sub(r'\]\((?=images/|\w[\w./]*\.ipynb)', '](nbs/', p.read_text()).replace('](../', ']('))"
 
 clean:
 	rm -rf _proc _docs build dist *.egg-info .pytest_cache nbs/.ipynb_checkpoints

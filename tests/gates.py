@@ -2,6 +2,7 @@
 
     python tests/gates.py                # all notebooks
     python tests/gates.py 06_model       # one of them
+    python tests/gates.py --path 06_model    # where it is
 """
 import ast
 import json
@@ -93,6 +94,7 @@ def faults(name=''):
 
 
 if __name__ == '__main__':
+    if sys.argv[1:2] == ['--path']: sys.exit(print(notebooks(sys.argv[2])[0].relative_to(ROOT)))
     found = list(faults(*sys.argv[1:2]))
     print('\n'.join(found) or 'gates: nothing to object')
     sys.exit(bool(found))

@@ -1,6 +1,7 @@
 "The project itself: notebooks and modules agree, parameters survive cleaning, importing is cheap and quiet."
 import ast
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -12,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-NOTEBOOKS = sorted((ROOT / 'nbs').glob('*.ipynb'))
-RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb'
-                 for name in ('train', 'evaluate', 'generate', 'exposure_bias', 'train_extractor', 'train_autoencoder',
-                              'cache_latents', 'latents_or_pixels', 'benchmark', 'fewer_evaluations')]
+NOTEBOOKS = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in (
+    'train', 'evaluate', 'generate', 'train_extractor', 'train_autoencoder', 'cache_latents', 'studies/exposure_bias',
+    'studies/latents_or_pixels', 'studies/benchmark', 'studies/fewer_evaluations')]
 
 
 def cells(path, kind='code'):
@@ -47,8 +48,8 @@ def test_modules_are_what_the_notebooks_export(exported):
 
 def test_notebooks_are_clean(exported):
     for path in NOTEBOOKS:
-        assert path.read_text() == (exported / 'nbs'
-                                    / path.name).read_text(), f'{path.name} is not clean: run make export'
+        clean = (exported / path.relative_to(ROOT)).read_text()
+        assert path.read_text() == clean, f'{path.name} is not clean: run make export'
 
 
 def test_no_warnings_are_stored_in_notebooks():
@@ -69,31 +70,76 @@ def test_readme_links_lead_somewhere():
 
 
 def test_cleaning_keeps_the_parameters_tag(exported):
-    for path in RUN_NOTEBOOKS: assert parameters_of(exported / 'nbs' / path.name), path.name
+    for path in RUN_NOTEBOOKS: assert parameters_of(exported / path.relative_to(ROOT)), path.name
 
 
-def test_modules_import_only_lower_numbers():
-    order = [p.stem.split('_', 1)[1] for p in NOTEBOOKS if re.match(r'\d\d\w?_', p.stem)]
-    for i, name in enumerate(order):
-        for used in re.findall(r'^from (?:xar_lab)?\.(\w+) import', (ROOT / 'xar_lab' / f'{name}.py').read_text(),
-                               re.M):
-            assert order.index(used) < i, f'{name} imports {used}'
+def test_the_house_rules_hold():
+    "One idea per exported cell, lines of 120 characters, imports that point one way, no long module."
+    found = subprocess.run([sys.executable, ROOT / 'tests' / 'gates.py'], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s + '\n' + '\n'.join(f'x{i} = {i}' for i in range(31)), 'lines, at most 30 for a cell'),
+    (lambda s: s + f"\nlong = '{'x' * 120}'", 'characters, at most 120'),
+    (lambda s: s + '\nfrom xar_lab.training import train', 'a later room'),
+    (lambda s: s + '\nfrom xar_lab.core import _is_full', 'private there')])
+def test_each_rule_is_seen_to_break(tmp_path, change, message):
+    "A cell is changed for the worse in a copy; the gate must see it."
+    copy = tmp_path / 'project'
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', 'build', 'papers',
+                                                              'data'))
+    path = copy / 'nbs' / '03_flow.ipynb'
+    notebook = json.loads(path.read_text())
+    cell = next(c for c in notebook['cells'] if ''.join(c['source']).startswith('#| export\nclass LinearFlow'))
+    at = notebook['cells'].index(cell) + 1
+    source = change('#| export\nunused = 0')
+    notebook['cells'].insert(at, dict(cell, id='worse', source=source.splitlines(True), outputs=[]))
+    path.write_text(json.dumps(notebook))
+    subprocess.run([BIN / 'nbdev_export'], cwd=copy, check=True, capture_output=True)
+    found = subprocess.run([sys.executable, copy / 'tests' / 'gates.py', '03_flow'], capture_output=True, text=True)
+    assert found.returncode == 1 and message in found.stdout, found.stdout
+
+
+def test_names_that_moved_are_still_found():
+    "Every public name of version 0.1, where it was."
+    for module, names in json.loads((ROOT / 'tests' / 'public_names.json').read_text()).items():
+        for name in names:
+            assert getattr(importlib.import_module(f'xar_lab.{module}'), name, None) is not None, (module, name)
+
+
+def test_git_hooks_are_set_up_by_one_command(tmp_path):
+    "`make hooks`: notebooks are merged cell by cell, and cleaned before they are saved."
+    copy = tmp_path / 'project'
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_docs', 'build', 'papers',
+                                                              'data'))
+    subprocess.run(['git', 'init', '-q'], cwd=copy, check=True)
+    subprocess.run(['make', 'hooks', f'BIN={BIN}', 'READY='], cwd=copy, check=True, capture_output=True)
+    config = subprocess.run(['git', 'config', '--list', '--local'], cwd=copy, capture_output=True, text=True).stdout
+    assert 'nbdev' in config + (copy / '.git' / 'hooks' / 'post-merge').read_text()
+    assert 'nbdev-merge' in (copy / '.gitattributes').read_text()
 
 
 def test_train_notebook_has_the_parameters_of_the_config():
-    from xar_lab.training import TrainConfig
+    from xar_lab.config import TrainConfig
+    from xar_lab.settings import setting_lines
     values = parameters_of(ROOT / 'nbs' / 'train.ipynb')
     for name, usual in dict(eval_samples=None, live=None, num_processes=None, num_machines=1, machine_rank=0,
                             main_process_ip='127.0.0.1', main_process_port=None, mixed_precision=None).items():
         assert values.pop(name) == usual
     assert values == dataclasses.asdict(TrainConfig())
+    [cell] = [c for c in cells(ROOT / 'nbs' / 'train.ipynb') if 'parameters' in c['metadata'].get('tags', [])]
+    made = '\n'.join(setting_lines(TrainConfig))
+    assert ''.join(cell['source']).startswith(made), 'the parameters cell differs from the fields of TrainConfig'
 
 
 def test_every_parameter_is_explained():
     for path in RUN_NOTEBOOKS:
         source = ''.join(next(c for c in cells(path) if 'parameters' in c['metadata'].get('tags', []))['source'])
-        for line in source.splitlines():
-            assert line.startswith('#') or '# ' in line, f'{path.name}: no word about: {line}'
+        lines = ['', *source.splitlines()]
+        for above, line in zip(lines, lines[1:]):
+            told = '# ' in line or line.startswith(' ') or above.startswith('#')
+            assert told, f'{path.name}: no word about: {line}'
 
 
 def test_import_is_cheap_and_quiet(tmp_path):

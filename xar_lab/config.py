@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from .model import PRESETS
 from .sampling import guidance_weights
 from .settings import ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, free
+
 # isort: split
 from .settings import is_plain, one_of, only_known, setting, whole
 from .solvers import SAMPLERS

@@ -160,6 +160,7 @@ def site_link(
     if not prefix and (not href or re.match(r'[a-zA-Z][\w+.-]*:|//|[?/]', href)): return href, None
     path, tail = re.match(r'([^#?]*)(.*)', href.removeprefix(prefix or ''), re.S).groups()
     target = posixpath.normpath(posixpath.join('' if prefix else posixpath.dirname(page), unquote(path)))
+    if target not in paths and f'nbs/{path}' in paths: target = f'nbs/{path}'          # as `show_docs` writes them
     if f'{target}/README.md' in paths: target += '/README.md'
     copied = None
     if target in paths: goal = paths[target]

@@ -23,6 +23,7 @@ from .config import TrainConfig, resolve
 from .core import device_of, memory_of, moved, write_json, write_whole
 from .data import labels_of, load_dataset
 from .distances import KID_SEED, KID_SUBSETS, canonical_order, distances, draw_like, find_features
+
 # isort: split
 from .distances import kid_subset_size, largest_n, mean_and_sd, metric_names, nearest, two_sample_test
 from .features import accuracy, check_extractor, extractor_files, extractor_for, load_classifier, real_images

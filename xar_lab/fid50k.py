@@ -21,6 +21,7 @@ from torch import Tensor
 from .config import TrainConfig
 from .core import device_of, sha256, write_json, write_whole
 from .distances import KID_SEED, KID_SUBSETS, compare, find_features, kid_subset_size, metric_names
+
 # isort: split
 from .distances import statistics_of
 from .features import INCEPTION, check_extractor, is_official, register_extractors

@@ -170,7 +170,8 @@ def _interval(interval) -> tuple[float, float]:
 @dataclass
 class Plan:
     "How every entity of a batch is drawn."
-    solve: Callable               # sampler
+    sampler: str
+    solve: Callable               # the sampler's function
     grids: list[list[float]]      # falling times, per entity
     weights: list[float]          # guidance, per entity
     interval: tuple[float, float] # guided only where t lies in it
@@ -191,7 +192,7 @@ def check_request(
     grid = GRIDS.get(sampler, uniform_grid) if time_grid is None else time_grid
     grids = [_times(grid, n) for n in _steps(steps, entities)]
     weights = guidance_weights(guidance, guidance_schedule, entities)
-    return Plan(solve, grids, weights, _interval(guidance_interval))
+    return Plan(sampler, solve, grids, weights, _interval(guidance_interval))
 
 # %% ../nbs/08_sampling.ipynb #bf5a2ade
 class EntityVelocity:
@@ -221,8 +222,8 @@ class EntityVelocity:
 class Recorder:
     "Called by a sampler before every step: moves the bar, and keeps the states of one entity."
 
-    def __init__(self, flow: LinearFlow, bar, keep: bool):
-        self.flow, self.bar, self.keep, self.states, self.clean = flow, bar, keep, [], []
+    def __init__(self, flow: LinearFlow, bar, keep: bool, sampler: str):
+        self.flow, self.bar, self.keep, self.sampler, self.states, self.clean = flow, bar, keep, sampler, [], []
 
     def __call__(self, x: Tensor, t: float, v: Tensor):
         self.bar.update()
@@ -233,8 +234,8 @@ class Recorder:
     def trajectory(self, times: list[float], x: Tensor) -> EntityTrajectory:
         "What was kept, up to the finished entity x. `ValueError` for a sampler that did not record every step."
         if len(self.states) != len(times) - 1:
-            raise ValueError(f"the sampler recorded {len(self.states)} of {len(times) - 1} states: it must call "
-                             "record(x, t, v) before every step")
+            raise ValueError(f"sampler {self.sampler!r} recorded {len(self.states)} of {len(times) - 1} states: "
+                             "it must call record(x, t, v) before every step")
         states = torch.stack([*self.states, x.float().cpu()])
         return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, torch.stack(self.clean))
 
@@ -256,7 +257,7 @@ def draw_entities(
     for n, (times, w) in enumerate(zip(plan.grids, plan.weights)):
         modulations = Modulations(model, branches, times)
         velocity = EntityVelocity(model, flow, branches, batch, n, cache, modulations, w, plan.interval)
-        record, shape = Recorder(flow, bar, keep), (batch, layout.sizes[n], model.config.in_channels)
+        record, shape = Recorder(flow, bar, keep, plan.sampler), (batch, layout.sizes[n], model.config.in_channels)
         x = plan.solve(velocity, noise(shape), times, noise, record).to(weight.dtype)
         calls += velocity.calls
         finished.append(x)

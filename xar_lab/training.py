@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from .callbacks import Callback, Run, make_callbacks, told
 from .config import TrainConfig, resolve
 from .core import device_of, memory_of, moved, pick_precision, seeded, stop_signals, stream_seed, tf32
+
 # isort: split
 from .core import write_json
 from .cost import Meter, build_or_plan, describe_plan, describe_time, estimate, plan
@@ -29,6 +30,7 @@ from .data import BatchOrder, SkipBadItems, loaders_explained
 from .fsdp import check_processes, full_tensor, synced
 from .runs import good_checkpoint, step_of
 from .state import check_same_weights, claimed, load_checkpoint, make_accelerator, place, save_checkpoint
+
 # isort: split
 from .state import tensors_of
 from .step import batch_loss, draw, learning_rate, make_optimizer, update
