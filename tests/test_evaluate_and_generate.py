@@ -149,5 +149,5 @@ def test_a_crafted_file_runs_no_code(tmp_path):
     from xar_lab.samples import read_samples
     with pytest.raises(ValueError, match='is not the file that was meant'):
         check_extractor('inception-v3-compat', tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
-    with pytest.raises(ValueError, match='is no file of samples'): read_samples(tmp_path, list('0123456789'))
+    with pytest.raises(ValueError, match='is not a file of samples'): read_samples(tmp_path, list('0123456789'))
     assert not (tmp_path / 'ran').exists()

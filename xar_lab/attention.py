@@ -36,15 +36,13 @@ def rotate(
 # %% ../nbs/05_attention.ipynb #fcc95751
 @dataclass
 class KVCache:
-    """Keys and values of finished entities. Made by `XAR.new_cache`, for any number of images;
-    `generate` keeps both branches of guidance in one."""
+    "Keys and values of finished entities, for any number of images; made by `XAR.new_cache`."
     keys: Tensor     # [layers, B, heads, N, head_dim]
     values: Tensor   # [layers, B, heads, N, head_dim]
     filled: int = 0  # entities 0 … filled−1 are in
 
     def part(self, batch: int) -> 'KVCache':
-        """Of the first images only:
-        the same memory, but a count of its own, so what is written through it the whole does not know of."""
+        "A view of the first `batch` images: it shares memory but keeps its own `filled`."
         return KVCache(self.keys[:, :batch], self.values[:, :batch], self.filled)
 
     def up_to(self, stop: int, write: bool) -> list[tuple]:
@@ -80,7 +78,7 @@ def _columns(x: Tensor, runs: list[slice]) -> Tensor:
 
 # %% ../nbs/05_attention.ipynb #d096faff
 def joined(new: Tensor, kept: Tensor, write: bool) -> Tensor:
-    "All keys (or values): `new` in the place of the last of those kept, in place or not."
+    "All keys (or values): the kept ones, with `new` as the last of them; written in place or not."
     before = kept.shape[2] - new.shape[2]
     if not write: return torch.cat([kept[:, :, :before], new], 2)
     kept[:, :, before:] = new

@@ -74,7 +74,7 @@ def _read_architecture(state: dict, path, heads: int | None) -> tuple[XARConfig,
                          f"({', '.join(PRESETS)})")
     tokens = state['encoder_pos_embed_learned'].shape[1]
     side = math.isqrt(tokens)
-    if side * side != tokens: raise ValueError(f"{path} holds {tokens} positions, which is no square grid")
+    if side * side != tokens: raise ValueError(f"{path} holds {tokens} positions, which do not form a square grid")
     cell = None
     # the first token sees its own cell
     if 'mask' in state: cell = math.isqrt(int((state['mask'].reshape(tokens, tokens)[0] == 0).sum()))

@@ -144,11 +144,11 @@ def nearest(
 # %% ../nbs/32_distances.ipynb #6fd168ee
 def draw_like(
     pool: Tensor,                # Long[m]: labels of the images to choose from
-    labels: Tensor | None,       # Long[n]: as many of each class as here; None: of any class
+    labels: Tensor | None,       # Long[n]: the classes are drawn in these numbers; None: any class
     n: int,
     *keys,                       # seed of the choice
 ) -> Tensor:                     # Long[n]: indices into the pool
-    "Images as many of each class as the samples."
+    "Images in the same numbers per class as the samples."
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(stream_seed(*keys)))
     if labels is None: return order[:n]
     counts = labels.bincount(minlength=int(pool.max()) + 1)

@@ -22,7 +22,7 @@ FLAGS = {'-h', '--help', '--version', '--help-notebook', '--inject-input-path', 
 def positionals(
     words: list[str],   # the command line without the program
 ) -> list[str]:
-    "The words that are no options and no values of options."
+    "The words that are neither options nor values of options."
     found, i = [], 0
     while i < len(words):
         word = words[i]

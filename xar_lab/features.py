@@ -121,7 +121,7 @@ def save_classifier(
 def load_classifier(
     path: str | Path,
 ) -> Classifier:
-    "Read a classifier, in evaluation mode on the CPU. `ValueError` for a file that is none."
+    "Read a classifier, in evaluation mode on the CPU. `ValueError` for any other file."
     tensors, about = read_tensors(Path(path)), _header(path)
     if 'classifier' not in about: raise ValueError(f"{path} holds no classifier: it was not written by save_classifier")
     net = Classifier(**json.loads(about['classifier']))

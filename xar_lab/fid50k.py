@@ -53,7 +53,7 @@ def _held(path: Path) -> dict[str, np.ndarray]:
             names, held = data.files, {k: data[k] for k in data.files if k in ('mu', 'sigma', 'arr_0', 'images')}
     except Exception as e:
         why = (str(e) or type(e).__name__).splitlines()[0]
-        raise ValueError(f"{path} is no file of statistics or images: {why}") from None
+        raise ValueError(f"{path} is not a file of statistics or images: {why}") from None
     if {'mu', 'sigma'} <= held.keys() or {'arr_0', 'images'} & held.keys(): return held
     raise ValueError(f"{path} holds {', '.join(names) or 'nothing'}: expected mu and sigma, or images in arr_0")
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/11_folders.ipynb #ac098063
 class BrokenImage(ValueError):
-    "A file that is no readable image: one line that names the file and says why."
+    "A file that cannot be read as an image: one line with the file and the reason."
 
     def __init__(self,
         message: str,
@@ -216,7 +216,7 @@ def _reasons(
 # %% ../nbs/11_folders.ipynb #65177539
 class ImageFolder(Dataset):
     """Images in one folder per class; the label is the index of the sorted folder.
-    No file is opened before it is asked for, except to verify."""
+    No file is opened before it is needed, except to verify."""
 
     def __init__(self,
         root: str | Path,                                # holds <class>/<name>.jpg, at any depth within the class

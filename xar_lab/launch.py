@@ -167,7 +167,7 @@ class Progress:
     def __init__(self, folder: Path, follow: Callable[[dict], bool]):
         self.folder, self.follow = folder, follow
         self.pictures, self.asked, self.at = set(self._grids()), False, 0
-        self._rows()                                                # what is there already is no news
+        self._rows()                                                # what is there already is not reported
 
     def _rows(self) -> list[dict]:
         "Lines of metrics.jsonl that were not read before."

@@ -118,7 +118,7 @@ def _read_npz(path):
         with np.load(path) as data:          # allow_pickle is off: nothing in it is run
             images = data['images' if 'images' in data else 'arr_0']      # arr_0, arr_1: the evaluation files of ADM
             labels = next((data[k] for k in ('labels', 'arr_1') if k in data), None)
-    except Exception as e: raise ValueError(f"{path} is no file of samples: {str(e).splitlines()[0]}") from None
+    except Exception as e: raise ValueError(f"{path} is not a file of samples: {str(e).splitlines()[0]}") from None
     if images.ndim == 3: images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
         raise ValueError(f"{path}: images must be uint8 [n, h, w, 1 or 3], got {images.dtype} {list(images.shape)}")
@@ -308,7 +308,7 @@ def sampling_of(
     config: TrainConfig,
     **asked,                   # sampler, steps, guidance, guidance_schedule; None: the run's
 ) -> dict:
-    "How to sample: what was asked for, else what the run's config says."
+    "How to sample: as given, else as in the run's config."
     usual = dict(sampler=config.sampler, steps=config.sample_steps, guidance=config.guidance,
                  guidance_schedule=config.guidance_schedule)
     return usual | {k: v for k, v in asked.items() if v is not None}

@@ -102,7 +102,7 @@ class Generation:
     "What `generate` returns."
     latents: Tensor                                                       # float32[B, C, H, W]
     nfe: int          # velocity calls per image, conditional and unconditional; cache fills not counted
-    trajectory: list[EntityTrajectory] | None = field(default=None, repr=False)   # per entity, if asked for
+    trajectory: list[EntityTrajectory] | None = field(default=None, repr=False)   # per entity, if it was kept
 
 # %% ../nbs/08_sampling.ipynb #5996bc42
 class Modulations:
@@ -111,7 +111,7 @@ class Modulations:
     def __init__(self,
         model: XAR,
         labels: Tensor,          # [B]
-        times: Sequence[float],  # falling; any other time is made by itself
+        times: Sequence[float],  # falling; modulations of any other time are made one by one
         rows: int = 128,         # of a matrix product that is worth while: so many images × times are made at once
     ):
         self.model, self.labels, self.times, self.together, self.made = model, labels, list(times), max(1,

@@ -89,7 +89,7 @@ def localize(
     cache: Path,    # of `npm_files`
     script: Path,   # our own script
 ):
-    "Local scripts, styles and fonts in the place of those on other hosts."
+    "Local scripts, styles and fonts instead of those on other hosts."
     from smalldocs.layout import KATEX
     libs = site / 'site_libs'
     for name in ('katex', 'widgets'): shutil.copytree(cache / name, libs / name, dirs_exist_ok=True)
