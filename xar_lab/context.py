@@ -16,31 +16,21 @@ from torch import Tensor
 from .core import Registry
 from .entities import EntityLayout
 
-# %% ../nbs/04_context.ipynb #f39a242b
+# %% ../nbs/04_context.ipynb #8b53c279
 @dataclass
 class View:
     "The groups of a training sequence: which entity each copies, who sees whom, which carry loss."
     entity: Tensor              # Long[G]: the entity that group g is a copy of
-    # Bool[G, G] or [B, G, G]: sees[g, h], group g attends to group h; default: itself and all before it
-    sees: Tensor | None = None
-    loss: Tensor | None = None  # Bool[G]: the groups that are asked; default: all
+    sees: Tensor | None = None  # Bool[G, G] or [B, G, G]: whether group g attends to group h; default: to h ≤ g
+    loss: Tensor | None = None  # Bool[G]: the groups that carry loss; default: all
 
     def __post_init__(self):
         self.entity = torch.as_tensor(self.entity, device='cpu')
-        if self.sees is not None: self.sees = torch.as_tensor(self.sees, device='cpu')
-        if self.loss is not None: self.loss = torch.as_tensor(self.loss, device='cpu')
         g = len(self.entity)
         if self.sees is None: self.sees = torch.ones(g, g, dtype=torch.bool, device='cpu').tril()
         if self.loss is None: self.loss = torch.ones(g, dtype=torch.bool, device='cpu')
-        if self.entity.ndim != 1 or self.entity.dtype != torch.long or not g:
-            raise ValueError(f"view: entity must be a Long[G], got {self.entity.dtype} {list(self.entity.shape)}")
-        if self.sees.dtype != torch.bool or self.sees.ndim not in (2, 3) or tuple(self.sees.shape[-2:]) != (g, g):
-            raise ValueError(f"view: sees must be a Bool[{g}, {g}] or [B, {g}, {g}], got {self.sees.dtype} "
-                             f"{list(self.sees.shape)}")
-        if self.loss.dtype != torch.bool or tuple(self.loss.shape) != (g,) or not self.loss.any():
-            raise ValueError(f"view: loss must be a Bool[{g}], true somewhere, got {self.loss}")
-        blind = ~self.sees.any(-1)
-        if blind.any(): raise ValueError(f"view: group {int(blind.nonzero()[0, -1])} sees nothing, not even itself")
+        self.sees, self.loss = (torch.as_tensor(mask, device='cpu') for mask in (self.sees, self.loss))
+        _check_view(self)
 
     @classmethod
     def causal(cls, n_entities: int) -> 'View':
@@ -50,15 +40,14 @@ class View:
     def sizes(self, layout: EntityLayout) -> list[int]:
         "Tokens of each group."
         outside = self.entity[(self.entity < 0) | (self.entity >= layout.n_entities)]
-        if len(outside):
-            raise ValueError(f"view: entity {int(outside[0])} does not exist in a layout of {layout.n_entities} "
-                             "entities")
+        if len(outside): raise ValueError(f"view: entity {int(outside[0])} does not exist in a layout of "
+                                          f"{layout.n_entities} entities")
         return [layout.sizes[n] for n in self.entity.tolist()]
 
     def group_ids(self, layout: EntityLayout) -> Tensor:
         "Long[S]: the group of every token of the sequence."
-        return torch.repeat_interleave(torch.arange(len(self.entity), device='cpu'),
-                                       torch.tensor(self.sizes(layout), device='cpu'))
+        groups = torch.arange(len(self.entity), device='cpu')
+        return torch.repeat_interleave(groups, torch.tensor(self.sizes(layout), device='cpu'))
 
     def token_ids(self, layout: EntityLayout) -> Tensor:
         "Long[S]: for every token of the sequence, its index among the layout's N tokens."
@@ -72,32 +61,50 @@ class View:
         return self.sees[..., ids, :][..., ids]
 
     def pieces(self, layout: EntityLayout) -> list[tuple[slice, list[slice]]]:
-        """The mask as few rectangles: runs of tokens that see the same, and the runs of tokens that they see.
-        `ValueError` if images differ."""
-        if self.sees.ndim == 3: raise ValueError("view: pieces are the same for all images, but sees is [B, G, G]")
-        ends = [0, *torch.tensor(self.sizes(layout), device='cpu').cumsum(0).tolist()]
-        new_row = [True, *(self.sees[1:] != self.sees[:-1]).any(1).tolist(), True]
-        starts = [g for g, new in enumerate(new_row) if new]
-        def runs(row):          # of true entries, as slices of tokens
-            edges = torch.cat([row.new_zeros(1), row, row.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
-            return [slice(ends[a], ends[b]) for a, b in zip(edges[::2], edges[1::2])]
-        return [(slice(ends[a], ends[b]), runs(self.sees[a])) for a, b in zip(starts, starts[1:])]
+        "`mask` as few rectangles: (rows, the runs of columns they see). `ValueError` if `sees` is [B, G, G]."
+        return _pieces(self.sees, self.sizes(layout))
 
-# %% ../nbs/04_context.ipynb #865d5321
+# %% ../nbs/04_context.ipynb #d6497a2c
+def _check_view(view: View):
+    entity, sees, loss, g = view.entity, view.sees, view.loss, len(view.entity)
+    if entity.ndim != 1 or entity.dtype != torch.long or not g:
+        raise ValueError(f"view: entity must be a Long[G], got {entity.dtype} {list(entity.shape)}")
+    if sees.dtype != torch.bool or sees.ndim not in (2, 3) or tuple(sees.shape[-2:]) != (g, g):
+        raise ValueError(f"view: sees must be a Bool[{g}, {g}] or [B, {g}, {g}], got {sees.dtype} {list(sees.shape)}")
+    if loss.dtype != torch.bool or tuple(loss.shape) != (g,) or not loss.any():
+        raise ValueError(f"view: loss must be a Bool[{g}], true somewhere, got {loss}")
+    blind = ~sees.any(-1)
+    if blind.any(): raise ValueError(f"view: group {int(blind.nonzero()[0, -1])} sees nothing, not even itself")
+
+# %% ../nbs/04_context.ipynb #3e4f3864
+def _pieces(
+    sees: Tensor,       # Bool[G, G]
+    sizes: list[int],   # tokens of each group
+) -> list[tuple[slice, list[slice]]]:
+    if sees.ndim == 3: raise ValueError("view: pieces are the same for all images, but sees is [B, G, G]")
+    ends = [0, *torch.tensor(sizes, device='cpu').cumsum(0).tolist()]
+    new_row = [True, *(sees[1:] != sees[:-1]).any(1).tolist(), True]
+    starts = [g for g, new in enumerate(new_row) if new]
+    def runs(row):                                                   # runs of true entries, as slices of tokens
+        edges = torch.cat([row.new_zeros(1), row, row.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
+        return [slice(ends[a], ends[b]) for a, b in zip(edges[::2], edges[1::2])]
+    return [(slice(ends[a], ends[b]), runs(sees[a])) for a, b in zip(starts, starts[1:])]
+
+# %% ../nbs/04_context.ipynb #601cb829
 class Context:
-    "Base of the contexts: block-causal, one independent time per entity. Subclasses override `sample`, `view` or both."
+    "The interface and its default: block-causal, one independent time per entity. Override `sample`, `view` or both."
 
     def view(self, layout: EntityLayout) -> View:
-        "Groups, who sees whom, which carry loss."
+        "The groups, who sees whom, which carry loss."
         return View.causal(layout.n_entities)
 
     def sample(self,
         batch: int,                                # number of images
         layout: EntityLayout,
         times: Callable,                           # Flow.times: (shape, generator, device) -> t
-        generator: torch.Generator | None = None,  # on `device`
-        device=None,
-    ) -> Tensor:                                   # t [B, G] in [0, 1]
+        generator: torch.Generator | None = None,  # random generator on `device`
+        device=None,                               # where t is made; default: the CPU
+    ) -> Tensor:                                   # t [B, G] in [0, 1], for the groups of `view`
         "The time of every group of every image."
         return times((batch, layout.n_entities), generator, device)
 
@@ -120,10 +127,9 @@ class SharedContext(Context):
     def sample(self, batch, layout, times, generator=None, device=None):
         return times((batch, 1), generator, device).expand(-1, layout.n_entities)
 
-# %% ../nbs/04_context.ipynb #f81beed7
+# %% ../nbs/04_context.ipynb #5e339577
 class CleanContext(Context):
-    """Teacher forcing by a doubled sequence: each noisy entity sees the clean earlier ones and itself. Source:
-    xAR, Table 5; ACDiT."""
+    "Teacher forcing: a doubled sequence, where noisy entities see clean earlier ones. Source: xAR, Table 5; ACDiT."
 
     def view(self, layout):
         e = torch.arange(layout.n_entities, device='cpu')
@@ -135,11 +141,13 @@ class CleanContext(Context):
         t = super().sample(batch, layout, times, generator, device)
         return torch.cat([torch.zeros_like(t), t], dim=1)
 
-# %% ../nbs/04_context.ipynb #875048af
+# %% ../nbs/04_context.ipynb #3fda32e6
 CONTEXTS = Registry('context')
-for _name, _factory in dict(random=RandomContext, clean=CleanContext, increasing=IncreasingContext,
-                            decreasing=DecreasingContext, shared=SharedContext).items(): CONTEXTS.register(_name,
-                                _factory)
+CONTEXTS.register('random', RandomContext)
+CONTEXTS.register('clean', CleanContext)
+CONTEXTS.register('increasing', IncreasingContext)
+CONTEXTS.register('decreasing', DecreasingContext)
+CONTEXTS.register('shared', SharedContext)
 
 def register_context(
     name: str,          # new name for `make_context`
@@ -150,7 +158,7 @@ def register_context(
 
 def make_context(
     name: str,   # 'random' | 'clean' | 'increasing' | 'decreasing' | 'shared' | a registered one
-    **options,
+    **options,   # options of the context; the built-in ones have none
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."
     return CONTEXTS.make(name, **options)

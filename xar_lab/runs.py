@@ -17,7 +17,7 @@ from typing import Callable
 
 from filelock import FileLock, Timeout
 
-from .core import moved, sha256, write_json
+from .core import moved, read_json, sha256, write_json
 
 # %% ../nbs/20_runs.ipynb #8552d877
 def checkpoints(
@@ -153,10 +153,8 @@ def read_config(
     "A run's config.json. `FileNotFoundError` without it, `ValueError` in one line if it is damaged or something else."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no run in {path.parent}: it has no {path.name}")
-    try: saved = json.loads(path.read_text())
-    except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    if not isinstance(saved, dict) or not isinstance(saved.get('config'), dict):
-        raise ValueError(f"{path} is not the config of a run")
+    saved = read_json(path, 'config of a run')
+    if not isinstance(saved.get('config'), dict): raise ValueError(f"{path} is not a config of a run")
     return saved
 
 # %% ../nbs/20_runs.ipynb #9fbf9187
