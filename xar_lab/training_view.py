@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['in_jupyterlab', 'TrainingView']
 
-# %% ../nbs/43_training_view.ipynb #b165b231
+# %% ../nbs/43_training_view.ipynb #b43950a1
 import asyncio
 import os
 import time
@@ -15,7 +15,7 @@ import ipywidgets as w
 import plotly.graph_objects as go
 
 from .config import TrainConfig
-from .figures import BLUE, STYLE
+from .figures import BLUE, FAINT, STYLE
 from .launch import launch
 from .widgets import CSS, button
 
@@ -24,26 +24,35 @@ def in_jupyterlab() -> bool:
     "Whether this kernel belongs to a notebook that is open in Jupyter (papermill's does not)."
     return bool(os.environ.get('JPY_SESSION_NAME'))
 
-# %% ../nbs/43_training_view.ipynb #5e359521
+# %% ../nbs/43_training_view.ipynb #e2cb7e74
+def _curves(steps: int) -> go.FigureWidget:
+    "Loss and images per second over the steps, still empty."
+    style = dict(x=[], y=[], mode='lines')
+    loss = go.Scatter(name='loss', yaxis='y', line=dict(color=BLUE, width=2), **style)
+    speed = go.Scatter(name='images/s', yaxis='y2', line=dict(color='rgba(128,128,128,.7)', width=2), **style)
+    lines, low = dict(gridcolor=FAINT, zeroline=False), dict(rangemode='tozero')
+    right = dict(overlaying='y', side='right', showgrid=False, zeroline=False)
+    return go.FigureWidget([loss, speed], STYLE | dict(
+        xaxis=dict(title='step', range=[0, steps], **lines), yaxis=dict(title='loss', **lines, **low),
+        yaxis2=dict(title='images/s', **right, **low), legend=dict(orientation='h', y=1.15),
+        height=260, showlegend=True, margin=dict(l=10, r=10, t=30, b=10)))
+
+def _progress(step: int, steps: int, seconds: float) -> str:
+    "A line about a run at that step that will take `seconds` more."
+    if step == steps: return f'step {step} of {steps}, done'
+    left = f'{seconds / 60:.0f} min' if seconds > 90 else f'{seconds:.0f} s'
+    return f'step {step} of {steps}, about {left} left'
+
+# %% ../nbs/43_training_view.ipynb #14488f59
 class TrainingView(w.VBox):
     "Loss, speed and samples of a running training, and a button that stops it."
 
     def __init__(self,
-        steps: int,               # of the whole run
-        seconds: float = 1.,      # between two updates of the screen, at least
+        steps: int,               # length of the whole run
+        seconds: float = 1.,      # shortest time between two updates of the screen
     ):
         self.steps, self.seconds, self.asked, self.drawn, self.began = steps, seconds, False, 0., None
-        self.rows = []
-        line = lambda name, axis, colour: go.Scatter(x=[], y=[], name=name, yaxis=axis, mode='lines',
-                                                     line=dict(color=colour, width=2))
-        axes = dict(gridcolor='rgba(128,128,128,.25)', zeroline=False, rangemode='tozero')
-        self.curves = go.FigureWidget([line('loss', 'y', BLUE), line('images/s', 'y2', 'rgba(128,128,128,.7)')],
-                                      STYLE | dict(
-            height=260, showlegend=True, legend=dict(orientation='h', y=1.15),
-            xaxis=dict(title='step', range=[0, steps], gridcolor='rgba(128,128,128,.25)', zeroline=False),
-            yaxis=dict(title='loss', **axes),
-            yaxis2=dict(title='images/s', overlaying='y', side='right', showgrid=False, zeroline=False,
-                        rangemode='tozero'), margin=dict(l=10, r=10, t=30, b=10)))
+        self.rows, self.curves = [], _curves(steps)
         self.bar = w.IntProgress(0, 0, steps, layout=w.Layout(width='320px'))
         self.said, self.samples = w.HTML('…'), w.Image(layout=w.Layout(display='none', max_width='100%'))
         self.said.add_class('xar-said')
@@ -51,8 +60,11 @@ class TrainingView(w.VBox):
         super().__init__([w.HTML(CSS), w.HBox([self.button, self.bar, self.said]), self.curves, self.samples])
         self.add_class('xar-lab')
 
-    async def run(self, config: TrainConfig, **machines) -> Path:
-        "Train, watched by this view: `folder = await view.run(config)`. An interrupted cell ends the training."
+    async def run(self,
+        config: TrainConfig,
+        **machines,               # as `launch` takes them: num_processes, …
+    ) -> Path:                    # the run folder
+        "Train, watched by this view: `folder = await view.run(config)`. Interrupting the cell acts like the button."
         try: return await asyncio.to_thread(launch, config, self, **machines)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.stop()
@@ -63,11 +75,14 @@ class TrainingView(w.VBox):
         self.asked, self.button.disabled = True, True
         self.said.value = 'stopping …'
 
-    def __call__(self, news: dict) -> bool:
+    def __call__(self,
+        news: dict,               # what `train` tells
+    ) -> bool:                    # whether to stop
         step, now = news['step'], time.perf_counter()
         self.began = self.began or (step - 1, now)
         if 'loss' in news: self.rows.append(news)
-        if 'samples' in news: self.samples.value, self.samples.layout.display = Path(news['samples']).read_bytes(), ''
+        if 'samples' in news:
+            self.samples.value, self.samples.layout.display = Path(news['samples']).read_bytes(), ''
         if now - self.drawn > self.seconds or step == self.steps or self.asked:
             self.drawn, self.bar.value = now, step
             self._draw(step, now)
@@ -76,16 +91,10 @@ class TrainingView(w.VBox):
     def _draw(self, step: int, now: float):
         first, since = self.began
         left = (self.steps - step) * (now - since) / max(1, step - first)
-        self.said.value = self._where(step, left)
+        stopped = f'stopped at step {step} of {self.steps}, with a checkpoint; run the cell again to go on'
+        self.said.value = stopped if self.asked else _progress(step, self.steps, left)
         if step == self.steps or self.asked: self.button.disabled = True
-        if self.rows:
-            steps = [r['step'] for r in self.rows]
-            with self.curves.batch_update():
-                for trace, key in zip(self.curves.data, ('loss', 'images_per_s')):
-                    trace.x, trace.y = steps, [r[key] for r in self.rows]
-
-    def _where(self, step: int, left: float) -> str:
-        where = f'step {step} of {self.steps}'
-        if self.asked: return f'stopped at {where}, with a checkpoint; run the cell again to go on'
-        if step == self.steps: return f'{where}, done'
-        return where + (f', about {left / 60:.0f} min left' if left > 90 else f', about {left:.0f} s left')
+        if not self.rows: return
+        with self.curves.batch_update():
+            for trace, key in zip(self.curves.data, ('loss', 'images_per_s')):
+                trace.x, trace.y = [r['step'] for r in self.rows], [r[key] for r in self.rows]
