@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -180,15 +181,17 @@ def write_whole(
     "Write a file so that it is complete or absent. A full disk is an `OSError` that says what is kept."
     path = Path(path)
     beside = path.with_name(f'.{os.getpid()}.{path.name}')
+    half = beside / path.name
     try:
-        write(beside)
-        with open(beside, 'rb+') as f: os.fsync(f.fileno())
-        os.replace(beside, path)
+        beside.mkdir(exist_ok=True)
+        write(half)
+        with open(half, 'rb+') as f: os.fsync(f.fileno())
+        os.replace(half, path)
     except Exception as e:
         if not _is_full(e): raise
         raise OSError(errno.ENOSPC, f"the disk is full: {path} was not written, everything finished before is kept; "
                                     "make room and run the same again") from None
-    finally: beside.unlink(missing_ok=True)
+    finally: shutil.rmtree(beside, ignore_errors=True)
 
 def _is_full(e: Exception) -> bool:
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT): return True
@@ -218,7 +221,9 @@ def sweep(folder: str | Path):
     "Remove what killed processes left half-written."
     for left in Path(folder).glob('.[0-9]*.*'):
         pid = left.name.split('.')[1]
-        if not _is_running(int(pid) if pid.isdigit() else 0): left.unlink(missing_ok=True)
+        if _is_running(int(pid) if pid.isdigit() else 0): continue
+        if left.is_dir(): shutil.rmtree(left, ignore_errors=True)
+        else: left.unlink(missing_ok=True)
 
 def _is_running(pid: int) -> bool:
     try: os.kill(pid, 0)                                                  # signal 0 only asks

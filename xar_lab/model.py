@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'MOST_VARIANTS', 'XARConfig', 'TimeEmbedding', 'rms', 'Attention', 'GatedMLP', 'Block', 'XARWeights',
-           'Conditioned', 'Network', 'XAR', 'check_labels']
+           'check_labels', 'XARGiven', 'XARNetwork', 'XARTraining', 'XAR']
 
-# %% ../nbs/06_model.ipynb #cd7b42a8
+# %% ../nbs/06_model.ipynb #20eeca7a
 import math
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
@@ -22,42 +21,46 @@ from .context import View
 from .core import moved
 from .entities import EntityLayout
 
-# %% ../nbs/06_model.ipynb #cd248846
+# %% ../nbs/06_model.ipynb #e8c53244
 @dataclass(frozen=True)
 class XARConfig:
-    "Sizes of an `XAR`. Defaults that are not sizes are plain; the published recipe sets dropout, time_steps and init."
+    "Sizes of an `XAR`. Other defaults are the plain choice; the published recipe sets dropout, time_steps and init."
     width: int                        # channels of the residual stream
     depth: tuple[int, int] = (8, 8)   # blocks of the first and the second stack
     _: KW_ONLY
     heads: int                        # attention heads; width / heads must be divisible by 4 (2-D rotary embedding)
     in_channels: int                  # channels of a token
-    num_classes: int                  # one more embedding, index num_classes, stands for "no class"
-    mlp_ratio: float = 4.             # the gated MLP has int(width · mlp_ratio · 2/3) hidden channels
+    num_classes: int                  # number of classes; the embedding with index num_classes means "no class"
+    mlp_ratio: float = 4.             # size of the MLP: it has int(width · mlp_ratio · 2/3) hidden channels
     time_steps: int | None = None     # None: continuous time; K: time rounded down to 1/K (published: 1000)
     time_scale: float = 1000.         # factor on t before its sinusoid
     time_channels: int = 256          # channels of the sinusoid
-    dropout: float = 0.               # after attention and in the MLP (published: 0.1)
-    attn_dropout: float = 0.          # on attention weights (published: 0.1)
-    init: str = 'zero'      # 'zero': modulation and output start at 0, larger tables | 'published': Xavier everywhere
+    dropout: float = 0.               # dropout after attention and in the MLP, in [0, 1) (published: 0.1)
+    attn_dropout: float = 0.          # dropout of attention weights, in [0, 1) (published: 0.1)
+    init: str = 'zero'                # 'zero' (modulation and output start at 0, large tables) | 'published' (Xavier)
 
     def __post_init__(self):
         object.__setattr__(self, 'depth', tuple(self.depth))
+        for fault in self._faults(): raise ValueError(f'XARConfig: {fault}')
+
+    def _faults(self):
         for name in ('width', 'heads', 'in_channels', 'num_classes'):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"XARConfig: {name} must be a positive whole number, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1: yield f"{name} must be a positive whole number, got {value!r}"
         if len(self.depth) != 2 or not all(isinstance(d, int) and d >= 0 for d in self.depth) or not sum(self.depth):
-            raise ValueError(f"XARConfig: depth must be two whole numbers, not both 0, got {self.depth!r}")
-        if self.width % self.heads or self.width // self.heads % 4:
+            yield f"depth must be two whole numbers, not both 0, got {self.depth!r}"
+        if self.width % self.heads or self.head_dim % 4:
             fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and self.width // h % 4 == 0]
-            raise ValueError(f"XARConfig: {self.heads} heads do not fit width {self.width}: width / heads must be a "
-                             f"multiple of 4; possible: {fits}")
+            yield (f"{self.heads} heads do not fit width {self.width}: "
+                   f"width / heads must be a multiple of 4; possible: {fits}")
         for name in ('dropout', 'attn_dropout'):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"XARConfig: {name} must be in [0, 1), got {getattr(self, name)!r}")
-        if self.init not in ('zero', 'published'):
-            raise ValueError(f"XARConfig: unknown init {self.init!r}; known: zero, published")
+            if not 0 <= getattr(self, name) < 1: yield f"{name} must be in [0, 1), got {getattr(self, name)!r}"
+        if self.init not in ('zero', 'published'): yield f"unknown init {self.init!r}; known: zero, published"
         if self.time_steps is not None and self.time_steps < 1:
-            raise ValueError(f"XARConfig: time_steps must be None or positive, got {self.time_steps!r}")
+            yield f"time_steps must be None or positive, got {self.time_steps!r}"
+
+    @property
+    def head_dim(self) -> int: return self.width // self.heads    # channels of an attention head
 
 # %% ../nbs/06_model.ipynb #d4cb4829
 PRESETS = dict(
@@ -69,31 +72,33 @@ PRESETS = dict(
     xar_h=XARConfig(1280, (20, 20), heads=16, in_channels=16, num_classes=1000),
 )
 
-# %% ../nbs/06_model.ipynb #df0ed849
+# %% ../nbs/06_model.ipynb #f3897ab2
 class TimeEmbedding(nn.Module):
     "t [...] in [0, 1] -> [..., width]."
 
     def __init__(self, config: XARConfig):
         super().__init__()
         self.steps, self.scale, self.channels = config.time_steps, config.time_scale, config.time_channels
-        self.mlp = nn.Sequential(nn.Linear(config.time_channels, config.width), nn.SiLU(),
-                                 nn.Linear(config.width, config.width))
+        w = config.width
+        self.mlp = nn.Sequential(nn.Linear(self.channels, w), nn.SiLU(), nn.Linear(w, w))
 
-    def forward(self, t: Tensor) -> Tensor:
+    def sinusoid(self, t: Tensor) -> Tensor:
+        "float32[..., time_channels]: cosines, then sines, of the scaled time at frequencies from 1 down to 1/10000."
         t = t.float()
         t = t * self.scale if self.steps is None else torch.floor(t * self.steps) * (self.scale / self.steps)
         half = self.channels // 2
         frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
         angles = t[..., None] * frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
-# %% ../nbs/06_model.ipynb #3de07075
-MOST_VARIANTS = 64      # of the compiled block that are kept, one per shape of views and batches
+    def forward(self, t: Tensor) -> Tensor: return self.mlp(self.sinusoid(t).to(self.mlp[0].weight.dtype))
 
+# %% ../nbs/06_model.ipynb #23565985
 def rms(x: Tensor) -> Tensor:
     "RMS norm without weight, computed in float32 or better."
     return F.rms_norm(at_least_float32(x), x.shape[-1:], eps=1e-6).to(x.dtype)
 
+# %% ../nbs/06_model.ipynb #035dd988
 class Attention(nn.Module):
     "Multi-head attention with 2-D rotary embedding."
 
@@ -105,20 +110,20 @@ class Attention(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self,
-        x: Tensor,                  # [B, S, width]
-        rope: tuple,                # cos, sin, each float32[S, head_dim / 2]
-        mask: Tensor | list | None, # as of `attend`
-        past: tuple | None = None,  # of a layer, see `KVCache.up_to`: x are its last tokens; default: x alone
-    ) -> Tensor:
+        x: Tensor,                   # [B, S, width]
+        rope: tuple,                 # cosines and sines of the rotary angles, each float32[S, head_dim / 2]
+        mask: Tensor | list | None,  # who sees whom, see `attend`
+        past: tuple | None = None,   # this layer's part of `KVCache.up_to`, which ends with x; None: x sees x alone
+    ) -> Tensor:                     # [B, S, width]
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         (q, k), v = rotate(qkv[:2], *rope), qkv[2]
         if past is not None: k, v = joined(k, past[0], past[2]), joined(v, past[1], past[2])
         out = attend(q, k, v, mask, self.attn_dropout if self.training else 0.)
         return self.drop(self.proj(out.transpose(1, 2).flatten(2)))
 
-# %% ../nbs/06_model.ipynb #25b89be7
+# %% ../nbs/06_model.ipynb #4fd4d153
 class GatedMLP(nn.Module):
-    "fc2(GELU(fc1_g(x)) · fc1_x(x))."
+    "fc2(GELU(fc1_g(x)) · fc1_x(x)), token by token."
 
     def __init__(self, config: XARConfig):
         super().__init__()
@@ -131,7 +136,21 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1_g(x)) * self.fc1_x(x))))
 
-# %% ../nbs/06_model.ipynb #c884f49f
+# %% ../nbs/06_model.ipynb #cfc13364
+def _to_tokens(
+    m: Tensor,              # [B, G, M], one vector per group
+    group: Tensor | None,   # Long[R]: the group of every token; None: a row is a group
+) -> Tensor:                # [B, R, 1, M]
+    return m[:, :, None] if group is None else m[:, group, None]
+
+def _rows(sizes: list[int], device) -> tuple:
+    "For groups of these sizes: the shape (R, n) of their tokens in a block, and what brings modulations to them."
+    if len(set(sizes)) == 1: return (len(sizes), sizes[0]), partial(_to_tokens, group=None)
+    groups, sizes = torch.arange(len(sizes), device='cpu'), torch.tensor(sizes, device='cpu')
+    group = torch.repeat_interleave(groups, sizes).to(device)
+    return (len(group), 1), partial(_to_tokens, group=group)
+
+# %% ../nbs/06_model.ipynb #6d2de053
 class Block(nn.Module):
     "Attention and MLP, modulated per group."
 
@@ -140,29 +159,28 @@ class Block(nn.Module):
         self.attn, self.mlp = Attention(config), GatedMLP(config)
         self.ada_lin = nn.Sequential(nn.SiLU(), nn.Linear(config.width, 6 * config.width))
 
-    # x [B, R, n, width], condition [B, G, width]
     def forward(self,
         x: Tensor,                          # [B, R, n, width]
-        condition: Tensor | None,           # [B, G, width]
-        to_tokens: Callable,                # [B, G, 6 · width] -> [B, R, 1, 6 · width]: what belongs to which tokens
-        rope: tuple,                        # cos, sin, as of `Attention`
-        mask: Tensor | list | None,         # who sees whom, as of `attend`
-        past: tuple | None = None,          # keys and values of finished entities
-        modulation: Tensor | None = None,   # [B, G, 6 · width], if it is known already
+        condition: Tensor | None,           # [B, G, width]; None: `modulation` is given
+        to_tokens,                          # function that brings modulations [B, G, M] to tokens: [B, R, 1, M]
+        rope: tuple,                        # cosines and sines, see `Attention`
+        mask: Tensor | list | None,         # who sees whom, see `attend`
+        past: tuple | None = None,          # this layer's part of the cache, see `Attention`
+        modulation: Tensor | None = None,   # [B, G, 6 · width], if it is known already; default: made from `condition`
     ) -> Tensor:                            # [B, R, n, width]
-        modulation = self.ada_lin(condition) if modulation is None else modulation                # [B, G, 6 · width]
+        modulation = self.ada_lin(condition) if modulation is None else modulation
         gate1, gate2, scale1, scale2, shift1, shift2 = to_tokens(modulation).chunk(6, dim=-1)
         attended = self.attn((rms(x) * (1 + scale1) + shift1).flatten(1, 2), rope, mask, past)
         x = x + gate1 * attended.view(x.shape)
         return x + gate2 * self.mlp(rms(x) * (1 + scale2) + shift2)
 
-# %% ../nbs/06_model.ipynb #306fc5b3
+# %% ../nbs/06_model.ipynb #fac54c02
 class XARWeights(nn.Module):
-    "What an `XAR` consists of: embeddings, two stacks of blocks, an output."
+    "The parameters of an `XAR`, under the names of the published files, and how they start."
 
     def __init__(self,
-        config: XARConfig,
-        layout: EntityLayout,
+        config: XARConfig,      # sizes of the network
+        layout: EntityLayout,   # layout whose entities the network predicts
     ):
         super().__init__()
         self.config, self.layout, w = config, layout, config.width
@@ -178,40 +196,43 @@ class XARWeights(nn.Module):
         self.decoder_blocks = nn.ModuleList(Block(config) for _ in range(config.depth[1]))
         self.decoder_norm = nn.RMSNorm(w, eps=1e-6)
         self.pred = nn.Linear(w, config.in_channels)
-        self.recompute = False       # in training: compute blocks again in the backward pass, to save memory
         self.reset_parameters()
 
     @property
     def blocks(self) -> list[Block]:
-        "The blocks of both stacks, in order."
+        "All blocks, first stack first."
         return [*self.encoder_blocks, *self.decoder_blocks]
 
     def reset_parameters(self):
-        "Xavier-uniform matrices, zero biases, N(0, 0.02) tables; 'zero': N(0, 0.3), modulation and output at 0."
+        "Xavier matrices, zero biases, N(0, 0.02) tables; init='zero': N(0, 0.3) tables, modulation and output 0."
         zero = self.config.init == 'zero'
         for module in self.modules():
             if isinstance(module, nn.Linear): nn.init.xavier_uniform_(module.weight); nn.init.zeros_(module.bias)
-        for table in (self.encoder_pos_embed_learned, self.decoder_pos_embed_learned, self.class_emb.weight):
-            nn.init.normal_(table, std=.3 if zero else .02)
+        tables = self.encoder_pos_embed_learned, self.decoder_pos_embed_learned, self.class_emb.weight
+        for table in tables: nn.init.normal_(table, std=.3 if zero else .02)
         if zero:
-            for linear in [self.pred] + [block.ada_lin[1] for block in self.blocks]: nn.init.zeros_(linear.weight)
+            for linear in (self.pred, *(block.ada_lin[1] for block in self.blocks)): nn.init.zeros_(linear.weight)
 
-    def compile_blocks(self, **options):
-        "Compile the blocks, from their next call on; options of `torch.compile`. One compilation serves them all."
-        from torch._dynamo import config  # its limit of 8 variants is less than a layout may have entities
-        config.recompile_limit = max(config.recompile_limit, MOST_VARIANTS)
-        for block in self.blocks: block.compile(**options)
+# %% ../nbs/06_model.ipynb #e6dde887
+def check_labels(labels: Tensor, batch: int, num_classes: int):
+    "`ValueError` unless labels are a Long[batch] in 0 … num_classes (values on a GPU are not read: it would wait)."
+    if not isinstance(labels, Tensor) or labels.shape != (batch,) or labels.dtype != torch.long:
+        got = f'{labels.dtype} {list(labels.shape)}' if isinstance(labels, Tensor) else repr(labels)[:80]
+        raise ValueError(f"labels must be a Long[{batch}], got {got}")
+    if labels.device.type != 'cpu' or not batch or 0 <= labels.min() and labels.max() <= num_classes: return
+    bad = int(labels[(labels < 0) | (labels > num_classes)][0])
+    raise ValueError(f"label {bad} is out of range: classes are 0 to {num_classes - 1}, {num_classes} means no class")
 
-# %% ../nbs/06_model.ipynb #55c9ca2e
-class Conditioned(XARWeights):
-    "What modulates the blocks: time and class."
+# %% ../nbs/06_model.ipynb #b8a42956
+class XARGiven(XARWeights):
+    "What is given (a class), and how it becomes the condition and the modulation of the blocks."
 
     def check_labels(self, labels: Tensor, batch: int):
-        "`ValueError` unless labels are a Long[batch] in 0 … num_classes. Overridden with `condition` and `null`."
+        "`ValueError` unless labels are a Long[batch] in 0 … num_classes."
         check_labels(labels, batch, self.config.num_classes)
 
     def null(self, labels: Tensor) -> Tensor:
-        "The labels that mean \"no class\", for as many images."
+        "The labels that mean \"no class\", one per image."
         return torch.full_like(labels, self.config.num_classes)
 
     def condition(self,
@@ -224,59 +245,57 @@ class Conditioned(XARWeights):
     def modulate(self,
         t: Tensor,       # [B, T] in [0, 1]
         labels: Tensor,  # Long[B]
-    ) -> list[Tensor]:   # [B, T, 6 · width] per block
-        "The blocks' modulations for T times at once: many rows make a better matrix product than T times a few."
+    ) -> list[Tensor]:   # per block [B, T, 6 · width]
+        "The blocks' modulations for T times at once: one large matrix product is faster than T small ones."
         condition = self.condition(t, labels)
         return [block.ada_lin(condition) for block in self.blocks]
 
-# %% ../nbs/06_model.ipynb #da3d5c82
-def _to_tokens(modulation: Tensor, group: Tensor | None) -> Tensor:      # [B, G, m] -> [B, R, 1, m]
-    return modulation[:, :, None] if group is None else modulation[:, group, None]
+# %% ../nbs/06_model.ipynb #d5dc3e8c
+MOST_VARIANTS = 64   # most variants of the compiled block that are kept
 
-def _groups(sizes: list[int]) -> Tensor:
-    return torch.repeat_interleave(torch.arange(len(sizes), device='cpu'), torch.tensor(sizes, device='cpu'))
-
-# %% ../nbs/06_model.ipynb #c8ac9054
-class Network(Conditioned):
-    "From tokens, a condition per group, and what each may look at, to an output per token."
+# %% ../nbs/06_model.ipynb #f0cdaf1b
+class XARNetwork(XARGiven):
+    "From tokens and the condition of their groups to a vector per token, for training and sampling alike."
+    recompute: bool = False   # in training, activations of the blocks are recomputed in the backward pass, not kept
 
     def _network(self, tokens, condition, ids, sizes, mask=None, past=None, modulation=None) -> Tensor:
-        equal, device = len(set(sizes)) == 1, tokens.device
-        to_tokens = partial(_to_tokens, group=None if equal else _groups(sizes).to(device))
-        rope, ids = self._rope(ids, device), ids.to(device)
+        rows, to_tokens = _rows(sizes, tokens.device)
+        rope, ids = self._rope(ids, tokens.device), ids.to(tokens.device)
         nothing = [None] * len(self.blocks)
-        past, modulation = past or nothing, modulation or nothing
+        layers = list(zip(self.blocks, past or nothing, modulation or nothing, strict=True))
+        first, second = layers[:len(self.encoder_blocks)], layers[len(self.encoder_blocks):]
 
-        def stack(blocks, x, first):
-            for layer, block in enumerate(blocks, first):
-                x = self._run(block, x, condition, to_tokens, rope, mask, past[layer], modulation[layer])
-            return x
-
-        x = self.z_proj_ln(self.z_proj(tokens) + self.encoder_pos_embed_learned[:, ids])
-        x = stack(self.encoder_blocks, x.unflatten(1, (len(sizes), sizes[0]) if equal else (len(ids), 1)), 0)
+        x = self.z_proj_ln(self.z_proj(tokens) + self.encoder_pos_embed_learned[:, ids]).unflatten(1, rows)
+        for block, *own in first: x = self._run(block, x, condition, to_tokens, rope, mask, *own)
         x = self.decoder_embed(self.encoder_norm(x)) + self.decoder_pos_embed_learned[:, ids].view(1, *x.shape[1:])
-        x = stack(self.decoder_blocks, x, len(self.encoder_blocks))
+        for block, *own in second: x = self._run(block, x, condition, to_tokens, rope, mask, *own)
         return self.pred(self.decoder_norm(x)).flatten(1, 2)
 
-    def _rope(self, ids: Tensor, device) -> tuple[Tensor, Tensor]:
-        angles = rotary_angles(self.layout.coords[ids], self.config.width // self.config.heads)
+    def _rope(self, ids, device) -> tuple[Tensor, Tensor]:
+        angles = rotary_angles(self.layout.coords[ids], self.config.head_dim)
         return angles.cos().to(device), angles.sin().to(device)
 
     def _run(self, block, *args) -> Tensor:
-        if not (self.recompute and torch.is_grad_enabled()): return block(*args)
-        return checkpoint(block, *args, use_reentrant=False)
+        if self.recompute and torch.is_grad_enabled(): return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
 
     def _check(self, tokens, length, t, groups, labels):
-        expected = (len(tokens), length, self.config.in_channels)
-        if tuple(tokens.shape) != expected:
-            raise ValueError(f"tokens {list(tokens.shape)} do not fit: expected {list(expected)}")
-        if tuple(t.shape) != (len(tokens), groups):
-            raise ValueError(f"t {list(t.shape)} does not fit: expected {[len(tokens), groups]}")
+        expected = [len(tokens), length, self.config.in_channels]
+        if list(tokens.shape) != expected:
+            raise ValueError(f"tokens {list(tokens.shape)} do not fit: expected {expected}")
+        expected = [len(tokens), groups]
+        if list(t.shape) != expected: raise ValueError(f"t {list(t.shape)} does not fit: expected {expected}")
         self.check_labels(labels, len(tokens))
 
-# %% ../nbs/06_model.ipynb #be9e69b3
-class XAR(Network):
-    "The next-X transformer. Source: xAR, Sec. 3 and Table 6; the published code for what the paper leaves open."
+    def compile_blocks(self, **options):
+        "Compile the blocks, where the time goes, from their next call on; options of `torch.compile`."
+        from torch._dynamo import config
+        config.recompile_limit = max(config.recompile_limit, MOST_VARIANTS)
+        for block in self.blocks: block.compile(**options)
+
+# %% ../nbs/06_model.ipynb #8e25fa74
+class XARTraining(XARNetwork):
+    "All groups of a training sequence at once."
 
     def forward(self,
         tokens: Tensor,             # [B, S, C], the view's groups one after another
@@ -293,66 +312,60 @@ class XAR(Network):
         return self._network(tokens, self.condition(t, labels), ids, sizes, self._mask(view, tokens.device))
 
     def _mask(self, view: View, device) -> Tensor | list | None:
-        "What `attend` takes: nothing, a few rectangles, or a Bool mask (many small groups, or images that differ)."
+        "For `attend`: nothing, a few rectangles, or (for many small groups, and where images differ) a Bool mask."
         if view.sees.all(): return None
         if view.sees.ndim == 3: return view.mask(self.layout)[:, None].to(device)
         return view.pieces(self.layout) if len(view.entity) <= MOST_PIECES else view.mask(self.layout).to(device)
+
+# %% ../nbs/06_model.ipynb #086a09ea
+class XAR(XARTraining):
+    "The next-X transformer. Source: xAR, Sec. 3 and Table 6; the published code for what the paper leaves open."
 
     def new_cache(self, batch: int) -> KVCache:
         "An empty cache for `batch` images, in the precision that attention will run in (autocast counts)."
         weight = self.z_proj.weight
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        shape = (sum(self.config.depth), batch, self.config.heads, self.layout.n_tokens,
-                 self.config.width // self.config.heads)
+        shape = (len(self.blocks), batch, self.config.heads, self.layout.n_tokens, self.config.head_dim)
         return KVCache(*(torch.zeros(shape, dtype=dtype, device=weight.device) for _ in range(2)))
 
     def step(self,
         tokens: Tensor,   # [B, n, C] of one entity
-        t: Tensor,        # [B]
-        labels: Tensor,   # Long[B]
-        entity: int,      # which; the entities before it must be in the cache
-        cache: KVCache,
-        modulation: list[Tensor] | None = None,   # of t and labels, if it is known already: see `modulate`
+        t: Tensor,        # [B] in [0, 1]
+        labels: Tensor,   # Long[B]; num_classes means no class
+        entity: int,      # index of the entity; those before it must be in the cache
+        cache: KVCache,   # cache of this model for B images
+        modulation: list[Tensor] | None = None,   # per block [B, 1, 6 · width], if known already: see `modulate`
     ) -> Tensor:          # [B, n, C]
         "The output for one entity that sees the cached earlier ones and itself."
-        if not 0 <= entity < self.layout.n_entities:
-            raise ValueError(f"entity {entity} does not exist in a layout of {self.layout.n_entities}")
-        if entity > cache.filled:
-            raise ValueError(f"entity {entity} needs the entities before it in the cache, which holds {cache.filled}")
+        self._check_entity(entity, cache)
         where, size = self.layout.slices[entity], self.layout.sizes[entity]
         self._check(tokens, size, t[:, None], 1, labels)
         if len(tokens) != cache.keys.shape[1]:
             raise ValueError(f"batch of {len(tokens)} does not fit a cache for {cache.keys.shape[1]}")
+        past = cache.up_to(where.stop, write=entity == cache.filled)
         ids = torch.arange(where.start, where.stop, device='cpu')
-        write = entity == cache.filled
         condition = self.condition(t[:, None], labels) if modulation is None else None
-        return self._network(tokens, condition, ids, [size], past=cache.up_to(where.stop, write), modulation=modulation)
+        return self._network(tokens, condition, ids, [size], past=past, modulation=modulation)
 
     def append(self,
-        tokens: Tensor,     # [B, n, C] of one finished entity
-        labels: Tensor,     # Long[B]
-        entity: int,        # which; replaces it and all later ones if it is already in
-        cache: KVCache,
-        t: float = 0.,      # its time: 0 = clean
-        modulation: list[Tensor] | None = None,   # of that time
+        tokens: Tensor,   # [B, n, C] of one finished entity
+        labels: Tensor,   # Long[B]
+        entity: int,      # index of the entity; if it is already in, it and all later ones are replaced
+        cache: KVCache,   # cache of this model for B images, changed in place
+        t: float = 0.,    # time of the entity: 0 = clean
+        modulation: list[Tensor] | None = None,   # per block [B, 1, 6 · width] at that time, if known already
     ):
         "Put a finished entity into the cache."
         cache.filled = min(cache.filled, entity)
         self.step(tokens, torch.full((len(tokens),), t, device=tokens.device), labels, entity, cache, modulation)
         cache.filled = entity + 1
 
-# %% ../nbs/06_model.ipynb #4fb07270
-def check_labels(labels: Tensor, batch: int, num_classes: int):
-    """`ValueError` unless labels are a Long[batch] in 0 … num_classes (values are read on the CPU only:
-    elsewhere it would wait for the device)."""
-    if not isinstance(labels, Tensor) or labels.shape != (batch,) or labels.dtype != torch.long:
-        got = f'{labels.dtype} {list(labels.shape)}' if isinstance(labels, Tensor) else repr(labels)[:80]
-        raise ValueError(f"labels must be a Long[{batch}], got {got}")
-    if labels.device.type == 'cpu' and batch and not (0 <= labels.min() and labels.max() <= num_classes):
-        bad = int(labels[(labels < 0) | (labels > num_classes)][0])
-        raise ValueError(f"label {bad} is out of range: classes are 0 to {num_classes - 1}, {num_classes} means no "
-                         "class")
+    def _check_entity(self, entity: int, cache: KVCache):
+        n = self.layout.n_entities
+        if not 0 <= entity < n: raise ValueError(f"entity {entity} does not exist in a layout of {n}")
+        if entity > cache.filled:
+            raise ValueError(f"entity {entity} needs the entities before it in the cache, which holds {cache.filled}")
 
 # %% ../nbs/06_model.ipynb #5911620f
 __getattr__ = moved(
