@@ -216,7 +216,9 @@ def check_config(config: TrainConfig):
 def resolve(config: TrainConfig) -> TrainConfig:
     "The config with every None that depends on names filled in, checked as far as names and numbers go."
     check_config(config)
-    dataset = config.dataset or DATASET_OF[config.model]
+    dataset = config.dataset or DATASET_OF.get(config.model)
+    if dataset is None:
+        raise ValueError(f"preset {config.model!r} has no data set of its own: give dataset, such as 'digits'")
     tuned = DATASET_DEFAULTS.get(dataset, {})
     recipe = recipe_of(config.recipe or tuned.get('recipe'), config.model)
     known = {**GENERIC_DEFAULTS, **tuned, **recipe, 'dataset': dataset, 'name': f'{dataset}-default'}
