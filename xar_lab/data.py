@@ -11,6 +11,7 @@ __all__ = ['FASHION_CLASSES', 'SYSTEM_FOLDERS', 'DATASETS', 'ImageDataset', 'dig
 import gzip
 import json
 import struct
+import time
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -283,13 +284,22 @@ def check_item(
     return None, (image, label)
 
 # %% ../nbs/15_data.ipynb #4e7a40d2
+def _from_loader(e: Exception, workers: int) -> bool:
+    "Whether an error is that of a process that loads images and has ended, not one that it reports."
+    if isinstance(e, RuntimeError): return 'DataLoader worker (pid' in str(e)
+    return workers > 0
+
 @contextmanager
 def loaders_explained(workers: int) -> Iterator[None]:
     "A killed image loader as a `ValueError` in one line (torch raises it at any place, from a signal)."
-    try: yield
-    except RuntimeError as e:
-        if 'DataLoader worker' not in str(e): raise
-        why = str(e).splitlines()[0].strip()
+    try:
+        try: yield
+        except (ConnectionError, EOFError):            # killed while it was read from: the signal comes in a moment
+            if workers: time.sleep(.5)
+            raise
+    except (RuntimeError, ConnectionError, EOFError) as e:
+        if not _from_loader(e, workers): raise
+        why = str(e).splitlines()[0].strip() if str(e) else type(e).__name__
         raise ValueError(f"a process that loads images ended ({why}): perhaps for want of memory, then use fewer "
                          f"workers (now {workers}). Train again to go on from the last checkpoint") from e
 
