@@ -56,15 +56,20 @@ def test_without_the_cache_it_plans_and_says_how_to_make_it(environment, new_in_
     assert re.fullmatch(r'train-xar_l-\d{8}-\d{6}\.ipynb', notebook.name) and f'will be runs/{notebook.name}' in said
 
 
-@pytest.mark.parametrize('stdin', ['pipe', 'null'])
-def test_piped(environment, new_in_runs, tmp_path, stdin):
+def test_piped(environment, new_in_runs, tmp_path):
     command = ['papermill', 'nbs/train.ipynb', '-p', 'runs_dir', str(tmp_path), *SHORT]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True,
-                          **({'input': ''} if stdin == 'pipe' else {'stdin': subprocess.DEVNULL}))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, input='')
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'fd_digits_cnn' in done.stdout and '"cells"' not in done.stdout      # what the notebook prints, not its JSON
     [notebook] = new_in_runs()
     assert 'short' in notebook.read_text() and (tmp_path / 'short' / 'eval' / 'default' / 'report.json').exists()
+
+
+def test_without_an_input(environment, new_in_runs):
+    command = ['papermill', 'nbs/train.ipynb', '-p', 'colour', 'red']
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    [notebook] = new_in_runs()
+    assert done.returncode != 0 and 'unknown parameter colour' in done.stderr and 'colour' in notebook.read_text()
 
 
 def test_with_an_output_path_and_for_other_notebooks_nothing_changes(environment, new_in_runs, tmp_path):
