@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/10_images.ipynb #30335b1c
+# %% ../nbs/10_images.ipynb #2f50b007
 @dataclass(frozen=True)
 class ImageSpec:
     "What the images of a data set are like."
@@ -23,6 +23,11 @@ class ImageSpec:
     levels: int = 256                      # levels of grey (or of each colour) in the data, evenly spaced
     num_classes: int = 0                   # number of classes; 0: unknown
     class_names: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.padding >= 0 and self.levels >= 2: return
+        raise ValueError("images have a padding of at least 0 and at least 2 levels, got "
+                         f"padding {self.padding!r}, levels {self.levels!r}")
 
 def image_spec(
     dataset,       # with num_classes and class_names; padding and levels if they are not the usual ones
@@ -36,11 +41,12 @@ def crop(
     images: Tensor,   # [n, c, H, W], as a model of the data set makes them
     like,             # data set or ImageSpec
 ) -> Tensor:          # [n, c, h, w], the data set's own size
-    "Take off the padding that the data set put on."
-    p = image_spec(like).padding
-    return images[..., p:images.shape[-2] - p, p:images.shape[-1] - p]
+    "Take off the padding that the data set put on. `ValueError` if nothing is left."
+    p, (height, width) = image_spec(like).padding, images.shape[-2:]
+    if 2 * p >= min(height, width): raise ValueError(f"images of {height}×{width} pixels are all padding, which is {p}")
+    return images[..., p:height - p, p:width - p]
 
-# %% ../nbs/10_images.ipynb #ad16b3ed
+# %% ../nbs/10_images.ipynb #00ca7a0d
 def to_uint8(
     images: Tensor,     # [n, c, H, W] in about [−1, 1]
     dataset=None,       # data set or ImageSpec that they are images of: its size, its levels of grey
@@ -50,34 +56,32 @@ def to_uint8(
     unit = (crop(images, dataset).clamp(-1, 1) + 1) / 2
     return ((unit * steps).round() * (255 / steps)).round().to(torch.uint8)
 
-# %% ../nbs/10_images.ipynb #f2b3c380
 def as_array(
     images: Tensor,   # uint8 [n, c, h, w]
 ) -> np.ndarray:      # uint8 [n, h, w, c]
     "Images in the layout of files."
     return images.permute(0, 2, 3, 1).contiguous().numpy()
 
-# %% ../nbs/10_images.ipynb #b9c91dd8
+# %% ../nbs/10_images.ipynb #07a2599e
 def save_grid(
-    images: Tensor,    # uint8 [B, c, h, w]
-    path: Path,
-    columns: int = 10,
+    images: Tensor,        # uint8 [B, c, h, w]
+    path: str | Path,      # of the PNG; its folder is made
+    columns: int = 10,     # images in a row
 ):
     "Images as one PNG, small ones enlarged without smoothing to about 64 pixels."
     from PIL import Image
     from torchvision.utils import make_grid
     scale = max(1, 64 // images.shape[-1])
     big = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(make_grid(big, nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).numpy()).save(path)
 
-# %% ../nbs/10_images.ipynb #9af5ff0b
 def to_pil(image: Tensor, side: int):
     "uint8[c, h, w] as a PIL image, enlarged by a whole number to at most `side` pixels."
     from PIL import Image
     grow = max(1, side // image.shape[1])
-    return Image.fromarray(image.repeat_interleave(grow, 1).repeat_interleave(grow, 2).permute(1, 2,
-        0).squeeze(-1).numpy())
+    big = image.repeat_interleave(grow, 1).repeat_interleave(grow, 2)
+    return Image.fromarray(big.permute(1, 2, 0).squeeze(-1).numpy())
 
 # %% ../nbs/10_images.ipynb #e06f2012
 def photo(
