@@ -35,7 +35,7 @@ class Callback:
     def on_batch(self, run: 'Run', bad_images: Tensor): "A batch is there. bad_images: Long[b], −1 or a replaced image."
     def on_backward(self, run: 'Run'): "Gradients are there, clipped (`run.state.model`); weights have not moved."
     def on_skip(self, run: 'Run', step: int, loss: float, gradient_norm: float): "That step was not finite: no move."
-    def on_log(self, run: 'Run', row: dict): "Every `log_every` steps: a line of metrics.jsonl."
+    def on_log(self, run: 'Run', row: dict): "Every `log_every` steps. Numbers that you add to `row` are logged, too."
     def on_save(self, run: 'Run', step: int): "A checkpoint was written."
     def on_sample(self, run: 'Run', path: Path): "A grid of samples was drawn."
     def on_step(self, run: 'Run', step: int): "`step` steps are done, everything above included."
@@ -101,7 +101,7 @@ class JsonLines(Callback):
 
     def on_log(self, run, row):
         if not run.main: return
-        try: self.file.write(json.dumps(row) + '\n')
+        try: self.file.write(json.dumps(row, default=float) + '\n')
         except OSError as e: run.say(f"numbers of step {row['step']} are not kept: {e.strerror or e}")
 
     def on_rollback(self, run, step, event):
@@ -246,5 +246,5 @@ def make_callbacks(
     named = [CALLBACKS.make(name, **options) for name, options in config.callbacks.items()]
     for callback in [*named, *passed]:
         if not isinstance(callback, Callback): raise ValueError(f"a callback must be a Callback, got {callback!r}")
-    built_in = [Faults(), JsonLines(), TensorBoard(), ProgressBar(), MeasuredCost(), SampleGrid()]
-    return [*built_in, *named, *passed, *[Follow(follow)] * bool(follow), StopOnSignal(signals)]
+    writers = [JsonLines(), TensorBoard(), ProgressBar(), MeasuredCost()]        # after yours, to log what they add
+    return [Faults(), SampleGrid(), *named, *passed, *writers, *[Follow(follow)] * bool(follow), StopOnSignal(signals)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from .model import PRESETS
 from .sampling import guidance_weights
-from .settings import ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, free
+from .settings import ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, changeable
 
 # isort: split
 from .settings import is_plain, one_of, only_known, setting, whole
@@ -93,17 +93,17 @@ class _WhereToCompute(_HowToLearn):
     "where it is computed"
     precision: str = setting(
         'auto', one_of('auto', 'float32', 'bf16'), "'auto' (bf16 where it is fast) | 'float32' | 'bf16' (autocast)")
-    device: str = free('auto', one_of('auto', 'cpu', 'cuda'), "'auto' | 'cpu' | 'cuda'")
-    compile: bool | None = free(
+    device: str = changeable('auto', one_of('auto', 'cpu', 'cuda'), "'auto' | 'cpu' | 'cuda'")
+    compile: bool | None = changeable(
         None, FLAG, 'whether blocks are compiled: half a minute first, then faster', RECIPE, DATASET, otherwise=False)
-    micro_batch: int | None = free(
+    micro_batch: int | None = changeable(
         None, whole(1), 'images that a device works on at once', 'as many as fit into its memory')
-    activation_checkpointing: bool = free(
+    activation_checkpointing: bool = changeable(
         False, FLAG, 'compute blocks again in the backward pass: less memory, a third more time')
-    fsdp: bool = free(
+    fsdp: bool = changeable(
         False, FLAG, 'split weights, gradients and optimizer among the processes (models too large for one device)')
-    tf32: bool = free(False, FLAG, 'float32 products in TF32, on NVIDIA GPUs')
-    workers: int = free(0, whole(0), 'processes that load images; 0: the training process itself')
+    tf32: bool = changeable(False, FLAG, 'float32 products in TF32, on NVIDIA GPUs')
+    workers: int = changeable(0, whole(0), 'processes that load images; 0: the training process itself')
 
 # %% ../nbs/21_config.ipynb #1b95702e
 FIFTH = 'a fifth of the run'
@@ -112,18 +112,18 @@ FIFTH = 'a fifth of the run'
 class _WhatToKeep(_WhereToCompute):
     "what to keep, and what to do about faults"
     name: str | None = setting(None, TEXT, "name of the run's folder", '<dataset>-default')
-    runs_dir: str = free('runs', TEXT, 'folder of all run folders')
-    log_every: int = free(25, whole(1), 'steps between lines of metrics.jsonl')
-    sample_every: int | None = free(None, whole(1), 'steps between sample grids', FIFTH)
-    save_every: int | None = free(None, whole(1), 'steps between checkpoints', FIFTH)
-    keep: int = free(2, whole(1), 'newest checkpoints that are kept')
-    milestone_every: int | None = free(None, whole(1), 'steps between checkpoints that are kept for good', 'none')
-    callbacks: dict = free({}, OPTIONS, 'registered callbacks with their options: {name: {option: value}}')
-    bad_images: str = free(
+    runs_dir: str = changeable('runs', TEXT, 'folder of all run folders')
+    log_every: int = changeable(25, whole(1), 'steps between lines of metrics.jsonl')
+    sample_every: int | None = changeable(None, whole(1), 'steps between sample grids', FIFTH)
+    save_every: int | None = changeable(None, whole(1), 'steps between checkpoints', FIFTH)
+    keep: int = changeable(2, whole(1), 'newest checkpoints that are kept')
+    milestone_every: int | None = changeable(None, whole(1), 'steps between checkpoints that are kept for good', 'none')
+    callbacks: dict = changeable({}, OPTIONS, 'registered callbacks with their options: {name: {option: value}}')
+    bad_images: str = changeable(
         'skip', one_of('skip', 'stop'), "unreadable images and NaN: 'skip' (take the next one) | 'stop'")
-    bad_steps: int = free(
+    bad_steps: int = changeable(
         10, whole(1), 'non-finite steps, of four times as many, that send a run back to its last checkpoint')
-    fallback: bool = free(True, FLAG, 'whether it goes on in float32 from there (advice of the published code)')
+    fallback: bool = changeable(True, FLAG, 'whether it goes on in float32 from there (advice of the published code)')
 
 # %% ../nbs/21_config.ipynb #89afc2e2
 @dataclass
@@ -142,12 +142,12 @@ class _HowToSample(_WhatToKeep):
 @dataclass
 class _WhatToAssume(_HowToSample):
     "what the estimate of a long run assumes"
-    plan_devices: int = free(8, whole(1), 'number of devices')
-    plan_device: str = free('H100', TEXT, 'name of a device')
-    plan_tflops: float = free(
+    plan_devices: int = changeable(8, whole(1), 'number of devices')
+    plan_device: str = changeable('H100', TEXT, 'name of a device')
+    plan_tflops: float = changeable(
         989., POSITIVE, "peak of a device in 10^12 FLOP/s (an H100's data sheet in bf16, without sparsity)")
-    plan_share: float = free(.4, POSITIVE, 'share of that peak which training reaches')
-    plan_memory: float = free(80., POSITIVE, 'memory of a device in 10^9 bytes')
+    plan_share: float = changeable(.4, POSITIVE, 'share of that peak which training reaches')
+    plan_memory: float = changeable(80., POSITIVE, 'memory of a device in 10^9 bytes')
 
 # %% ../nbs/21_config.ipynb #4dd462b1
 @dataclass

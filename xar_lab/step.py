@@ -47,7 +47,7 @@ def draw(
     step: int,
     positions: range,   # of the global batch
 ) -> Draws:             # on the CPU
-    "All randomness of a step."
+    "All randomness of a step, except dropout: its seed is set in `training.take_step`."
     c, part = parts.config, slice(positions.start, positions.stop)
     def stream(*keys): return torch.Generator().manual_seed(stream_seed(c.seed, *keys))
     with seeded(c.seed, 'view', step): view = cut(parts.context.view(parts.layout), part)
