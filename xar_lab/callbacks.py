@@ -32,9 +32,9 @@ from .state import State, whole_model
 class Callback:
     "Told what happens in a run; override the moments you need. A true answer asks the run to stop, with a checkpoint."
     def on_begin(self, run: 'Run'): "Before the first step of this process; `run.state.step` steps are done."
-    def on_batch(self, run: 'Run', bad_images: Tensor): "A batch is there. bad_images: Long[b], −1 or a replaced image."
+    def on_batch(self, run: 'Run', bad_images: Tensor): "A batch arrived. bad_images: Long[b], −1 or a replaced index."
     def on_backward(self, run: 'Run'): "Gradients are there, clipped (`run.state.model`); weights have not moved."
-    def on_skip(self, run: 'Run', step: int, loss: float, gradient_norm: float): "That step was not finite: no move."
+    def on_skip(self, run: 'Run', step: int, loss: float, gradient_norm: float): "That step was skipped: not finite."
     def on_log(self, run: 'Run', row: dict): "Every `log_every` steps. Numbers that you add to `row` are logged, too."
     def on_save(self, run: 'Run', step: int): "A checkpoint was written."
     def on_sample(self, run: 'Run', path: Path): "A grid of samples was drawn."
@@ -155,7 +155,7 @@ class ProgressBar(Callback):
 
 # %% ../nbs/27_callbacks.ipynb #ee2bfa48
 class MeasuredCost(Callback):
-    "cost.json: the estimate, and what the run takes beside it."
+    "cost.json: the estimate, and beside it what the run takes."
 
     def on_begin(self, run): self.rates = []
 

@@ -71,7 +71,7 @@ class _HowToLearn(_WhatToLearn):
     warmup: float | None = setting(None, SHARE, 'share of the run with a rising learning rate', RECIPE, otherwise=.02)
     decay: float | None = setting(None, SHARE, 'share of the run with a falling learning rate', RECIPE, otherwise=.4)
     decay_shape: str | None = setting(
-        None, one_of('linear', 'cosine'), "how it falls: 'linear' | 'cosine'", RECIPE, otherwise='linear')
+        None, one_of('linear', 'cosine'), "how the rate falls: 'linear' | 'cosine'", RECIPE, otherwise='linear')
     optimizer: str = setting(
         'adamw', TEXT, "'adamw' (published) | 'muon' (matrices; AdamW for the rest) | a registered one")
     optimizer_options: dict = setting({}, OPTIONS, 'further options of the optimizer')
@@ -122,8 +122,8 @@ class _WhatToKeep(_WhereToCompute):
     bad_images: str = changeable(
         'skip', one_of('skip', 'stop'), "unreadable images and NaN: 'skip' (take the next one) | 'stop'")
     bad_steps: int = changeable(
-        10, whole(1), 'non-finite steps, of four times as many, that send a run back to its last checkpoint')
-    fallback: bool = changeable(True, FLAG, 'whether it goes on in float32 from there (advice of the published code)')
+        10, whole(1), 'non-finite steps among the last 4 × bad_steps that send a run back to a checkpoint')
+    fallback: bool = changeable(True, FLAG, 'whether the run then goes on in float32 (advice of the published code)')
 
 # %% ../nbs/21_config.ipynb #89afc2e2
 @dataclass

@@ -71,7 +71,7 @@ def plan(
     c, sizes, length = parts.config, parts.model.config, sum(parts.view.sizes(parts.layout))
     parameters, blocks = sum(p.numel() for p in parts.model.parameters()), sum(sizes.depth)
     forward, activations = measure_forward(parts)
-    if c.activation_checkpointing:                                          # one block's, and what each starts from
+    if c.activation_checkpointing:                                          # one block's, and every block's input
         activations = activations // blocks + blocks * length * sizes.width * 4
     states = bytes_of_states(c, parameters, blocks, processes)
     micro = pick_micro_batch(c, processes, memory - states, activations)

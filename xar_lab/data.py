@@ -192,7 +192,7 @@ def as_they_are(codec):
     return codec
 
 def fill_in(dataset) -> Dataset:
-    "A data set with the members that it left out."
+    "A data set, with the members that it left out filled in."
     spec = image_spec(dataset)
     usual = dict(padding=spec.padding, levels=spec.levels, wrap=as_they_are, codec_spec=None, source=None)
     for name, value in usual.items():
@@ -201,7 +201,7 @@ def fill_in(dataset) -> Dataset:
 
 # %% ../nbs/15_data.ipynb #a6fadda0
 def labels_of(dataset) -> Tensor:      # Long[n]
-    "The labels of a data set, without reading images where it keeps them."
+    "The labels of a data set; images are not read if it keeps its labels apart."
     kept = getattr(dataset, 'labels', None)
     return torch.tensor([label for _, label in dataset]) if kept is None else kept
 
@@ -255,7 +255,7 @@ class SkipBadItems(torch.utils.data.Dataset):
     def __init__(self,
         dataset,              # of (image, label)
         policy: str,          # 'skip' | 'stop': an unusable image is a `ValueError` that names it
-        most: int = 100,      # unusable images one after the other, after which there is more wrong than an image
+        most: int = 100,      # unusable images one after the other, after which more is wrong than single images
     ):
         self.dataset, self.policy, self.most = dataset, policy, most
 
@@ -285,7 +285,7 @@ def check_item(
 
 # %% ../nbs/15_data.ipynb #4e7a40d2
 def _from_loader(e: Exception, workers: int) -> bool:
-    "Whether an error is that of a process that loads images and has ended, not one that it reports."
+    "Whether an error means that an image-loading process has ended, not that it reported an error."
     if isinstance(e, RuntimeError): return 'DataLoader worker (pid' in str(e)
     return workers > 0
 
@@ -300,7 +300,7 @@ def loaders_explained(workers: int) -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as e:
         if not _from_loader(e, workers): raise
         why = str(e).splitlines()[0].strip() if str(e) else type(e).__name__
-        raise ValueError(f"a process that loads images ended ({why}): perhaps for want of memory, then use fewer "
+        raise ValueError(f"a process that loads images ended ({why}): perhaps for want of memory; if so, use fewer "
                          f"workers (now {workers}). Train again to go on from the last checkpoint") from e
 
 # %% ../nbs/15_data.ipynb #ad942b13

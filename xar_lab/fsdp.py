@@ -59,7 +59,7 @@ def gather(
     tensors: dict[str, Tensor],
     keep: bool,                  # False: take part only
 ) -> dict[str, Tensor]:          # detached; those that were split lie on the CPU
-    "Tensors that may be split, whole, one after another."
+    "Whole versions of tensors that may be split, gathered one after another."
     out = {}
     for name, x in tensors.items():
         full = full_tensor(x.detach())

@@ -32,7 +32,7 @@ class ImageSpec:
 def image_spec(
     dataset,       # with num_classes and class_names; padding and levels if they are not the usual ones
 ) -> ImageSpec:
-    "What the images of a data set are like; of None, plain images of 256 levels."
+    "What the images of a data set are like; for None, plain images of 256 levels."
     if dataset is None or isinstance(dataset, ImageSpec): return dataset or ImageSpec()
     padding, levels = getattr(dataset, 'padding', 0), getattr(dataset, 'levels', 256)
     return ImageSpec(padding, levels, dataset.num_classes, list(dataset.class_names))

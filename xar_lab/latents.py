@@ -20,7 +20,7 @@ from .core import Registry
 
 # %% ../nbs/12_latents.ipynb #doors001
 class Codec(Protocol):
-    "What a codec has. What others may leave out is filled in by `make_codec`."
+    "What a codec has. Members that may be left out are filled in by `make_codec`."
     channels: int              # channels of the latents
     factor: float              # what latents were multiplied by to have unit variance
     side: int                  # pixels of an image per latent, in each direction; left out: 1
@@ -28,14 +28,14 @@ class Codec(Protocol):
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         "Images to latents [B, C, H, W]."
     def decode(self, latents: Tensor) -> Tensor: "Latents to images, float32, not clamped."
-    def flip(self, items: Tensor) -> Tensor: "Items mirrored; left out: the last axis is."
+    def flip(self, items: Tensor) -> Tensor: "Items mirrored; left out: along the last axis."
 
 def mirrored(images: Tensor) -> Tensor:
     "Images mirrored, left and right."
     return images.flip(-1)
 
 def fill_in(codec) -> Codec:
-    "A codec with the members that it left out."
+    "A codec, with the members that it left out filled in."
     usual = dict(side=getattr(codec, 'patch', 1), stochastic=True, flip=mirrored)
     for name, value in usual.items():
         if not hasattr(codec, name): setattr(codec, name, value)

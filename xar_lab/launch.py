@@ -136,7 +136,7 @@ class Job:
         while text := os.read(self.process.stdout.fileno(), 65536): print(decoder.decode(text), end='', flush=True)
 
     def wait(self, progress: 'Progress | None', every: float = .5):
-        "Until the job ends; ask it to stop, with a checkpoint, when whoever follows says so."
+        "Wait until the job ends; ask it to stop, with a checkpoint, when whoever follows says so."
         while True:
             try: self.process.wait(every)
             except subprocess.TimeoutExpired: pass

@@ -45,7 +45,7 @@ class State:
 
 # %% ../nbs/26_state.ipynb #ac20f80a
 def make_accelerator(device: torch.device):
-    "accelerate's Accelerator; precision and compiling are our own business."
+    "accelerate's Accelerator; precision and compiling are handled here."
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     again = not torch.distributed.is_initialized()                     # one process may train twice

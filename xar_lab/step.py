@@ -33,7 +33,7 @@ class Draws:
     seeds: list     # a seed per image, for the codec's posterior: a latent is drawn again in every step
 
     def part(self, where: slice) -> 'Draws':
-        "Those of some of the images."
+        "The draws of some of the images."
         view = cut(self.view, where)
         return Draws(view, self.t[where], self.noise[where], self.drop[where], self.flip[where], self.seeds[where])
 
