@@ -1,7 +1,9 @@
 "Several processes, two machines, and what may befall a run of days: what the user sees, and that nothing is lost."
+import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -168,6 +170,14 @@ def test_a_killed_loader_is_said(tmp_path):
     assert checkpoints(tmp_path / 'run')
 
 
+def fill(path):
+    "A file that takes all that is left on its disk."
+    with contextlib.suppress(OSError), path.open('wb', buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)): pass
+
+
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     disk = tmp_path / 'disk'
     disk.mkdir()
@@ -175,23 +185,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
                                       capture_output=True).returncode:
         pytest.skip('a small file system can be mounted by root only')
     try:
-        assert run(job(disk, 'run', steps=10, save_every=10, keep=1)).returncode == 0
-        free = os.statvfs(disk)
-        # a checkpoint of this model has 11 MB
-        (disk / 'ballast').write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 5_000_000)))
-        config = json.loads((disk / 'run' / 'config.json').read_text())
-        config['config']['steps'] = 40          # as if the run had been planned longer
-        (disk / 'run' / 'config.json').write_text(json.dumps(config))
-        done = run(job(disk, 'run', steps=40, save_every=10, keep=1))
-        assert ('no checkpoint at step 20: the disk is full' in done.stdout
-                and 'step_00000010 is kept, the next try is at step 30' in done.stdout)
-        assert (done.returncode == 1 and 'no checkpoint at step 40' in done.stderr
-                and 'step_00000010 is kept' in done.stderr)
-        assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000010'] and not list((disk / 'run'
+        config = dict(steps=60, save_every=20, sample_every=20, keep=1)
+        process = begin(job(disk, 'run', **config))
+        wait_for(lambda: checkpoints(disk / 'run'), process, 'the first checkpoint')
+        fill(disk / 'ballast')                  # everything that a run writes fails from here on
+        said, _ = process.communicate(timeout=120)
+        assert ('no checkpoint at step 40: the disk is full' in said
+                and 'step_00000020 is kept, the next try is at step 60' in said)
+        assert 'the grid of step 40 is not kept: the disk is full' in said
+        assert re.search(r'numbers of step \d+ are not kept', said)
+        assert process.returncode == 1 and 'no checkpoint at step 60' in said and 'step_00000020 is kept' in said
+        assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000020'] and not list((disk / 'run'
             / 'checkpoints').glob('.*'))
         (disk / 'ballast').unlink()
-        assert run(job(disk, 'run', steps=40, save_every=10, keep=1)).returncode == 0
-        assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000040']
+        assert run(job(disk, 'run', **config)).returncode == 0
+        assert [c.name for c in checkpoints(disk / 'run')] == ['step_00000060']
+        assert [row['step'] for row in read_lines(disk / 'run' / 'metrics.jsonl')] == list(range(1, 61))
     finally: subprocess.run(['umount', disk])
 
 

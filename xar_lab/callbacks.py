@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .build import Parts, sample_grid
 from .config import TrainConfig
-from .core import Registry, autocast, duration, peak_memory, size, write_json
+from .core import Registry, autocast, duration, peak_memory, size, write_json, write_whole
 from .data import BatchOrder, check_item
 from .runs import note, read_lines
 from .settings import OPTIONS
@@ -72,6 +72,12 @@ class Run:
         "Print a line above the progress bar, on the main process."
         if self.main: tqdm.write(text, file=sys.stdout)
 
+    @contextmanager
+    def keeping(self, what: str) -> Iterator[None]:
+        "What cannot be written costs a message, such as \"samples are not kept: the disk is full\", not the run."
+        try: yield
+        except OSError as e: self.say(f'{what} not kept: {e.strerror or e}')
+
     def logs(self, step: int) -> bool:
         "Whether a line is logged after that many steps."
         return step % self.config.log_every == 0 or step == self.config.steps
@@ -89,47 +95,44 @@ def told(run: Run) -> Iterator[None]:
 # %% ../nbs/27_callbacks.ipynb #dfd3a4c1
 class JsonLines(Callback):
     "metrics.jsonl. Lines after the checkpoint that a run starts from are dropped: they are about to be made again."
-
-    def on_begin(self, run):
-        if run.main: self._open(run, run.state.step)
+    file = None
+    def on_begin(self, run): self._open(run, run.state.step)
 
     def _open(self, run, step: int):
-        path = run.folder / 'metrics.jsonl'
-        earlier = [line for line in read_lines(path) if line['step'] <= step]
-        path.write_text(''.join(json.dumps(line) + '\n' for line in earlier))
-        self.file = path.open('a', buffering=1)
+        path, self.start = run.folder / 'metrics.jsonl', step
+        if not run.main: return
+        with run.keeping('metrics.jsonl is'):
+            earlier = ''.join(json.dumps(line) + '\n' for line in read_lines(path) if line['step'] <= step)
+            write_whole(path, lambda beside: beside.write_text(earlier))
+            self.file = path.open('a', buffering=1)
 
     def on_log(self, run, row):
-        if not run.main: return
-        try: self.file.write(json.dumps(row, default=float) + '\n')
-        except OSError as e: run.say(f"numbers of step {row['step']} are not kept: {e.strerror or e}")
+        if not self.file: self._open(run, self.start)                      # the disk was full
+        if not self.file: return
+        with run.keeping(f"numbers of step {row['step']} are"): self.file.write(json.dumps(row, default=float) + '\n')
 
-    def on_rollback(self, run, step, event):
-        if not run.main: return
-        self.file.close()
-        self._open(run, step)
-
+    def on_rollback(self, run, step, event): self.on_end(run); self._open(run, step)
     def on_end(self, run):
         with suppress(OSError, AttributeError): self.file.close()
+        self.file = None
 
 # %% ../nbs/27_callbacks.ipynb #eabc1dd8
 class TensorBoard(Callback):
     "Scalars for TensorBoard, beside metrics.jsonl; `board` is torch's SummaryWriter, on the main process."
-
+    board = None
     def on_begin(self, run):
         from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second to import
-        self.board = SummaryWriter(run.folder, purge_step=run.state.step) if run.main else None
+        if not run.main: return
+        with run.keeping('TensorBoard events are'): self.board = SummaryWriter(run.folder, purge_step=run.state.step)
 
     def on_log(self, run, row):
-        if not run.main: return
-        try:
+        if not self.board: return
+        with run.keeping(f"TensorBoard events of step {row['step']} are"):
             for key, value in row.items():
                 if key != 'step' and value is not None: self.board.add_scalar(key, value, row['step'])
-        except OSError as e: run.say(f"TensorBoard events of step {row['step']} are not kept: {e.strerror or e}")
 
     def on_end(self, run):
-        if run.main:
-            with suppress(OSError): self.board.close()
+        with suppress(OSError, AttributeError): self.board.close()
 
 # %% ../nbs/27_callbacks.ipynb #e7a623cc
 class ProgressBar(Callback):
@@ -146,17 +149,15 @@ class ProgressBar(Callback):
         self.bar.set_postfix_str(f"loss {loss:.3f}, {row['images_per_s']:.0f} images/s{skipped}", refresh=False)
 
     def on_step(self, run, step): self.bar.update(step - self.bar.n)
+    def on_end(self, run): self.bar.close()
 
     def on_rollback(self, run, step, event):
         self.bar.reset(run.config.steps)
         self.bar.update(step)
 
-    def on_end(self, run): self.bar.close()
-
 # %% ../nbs/27_callbacks.ipynb #ee2bfa48
 class MeasuredCost(Callback):
     "cost.json: the estimate, and beside it what the run takes."
-
     def on_begin(self, run): self.rates = []
 
     def on_log(self, run, row):
@@ -168,8 +169,7 @@ class MeasuredCost(Callback):
         seconds = per_step * run.config.steps
         run.cost['measured'] = dict(seconds_per_step=per_step, seconds=seconds, memory_bytes=memory,
                                     share_of_matrix_rate=estimated / seconds)
-        try: write_json(run.folder / 'cost.json', run.cost)
-        except OSError as e: run.say(f'cost.json is not kept: {e.strerror or e}')
+        with run.keeping('cost.json is'): write_json(run.folder / 'cost.json', run.cost)
         own = size(run.cost['memory_bytes'])
         run.say(f"measured: {per_step:.3g} s a step, so {duration(seconds)} (estimate: at least {duration(estimated)});"
                 f" memory {size(memory)}, including the libraries' own (estimate: {own} without them)")
@@ -177,23 +177,23 @@ class MeasuredCost(Callback):
 # %% ../nbs/27_callbacks.ipynb #53436e43
 class Faults(Callback):
     "faults.jsonl: what went wrong on the way."
-
     def __init__(self): self.seen = set()              # bad images that were named already
 
     def on_batch(self, run, bad_images):
         for i in sorted(set(bad_images[bad_images >= 0].tolist()) - self.seen):
             self.seen.add(i)
             why, _ = check_item(run.parts.dataset, i)
-            note(run.folder, 'image skipped', image=i, why=why)
+            with run.keeping('faults.jsonl is'): note(run.folder, 'image skipped', image=i, why=why)
             run.say(f'{why}; the next usable one takes its place (listed in faults.jsonl)')
 
     def on_skip(self, run, step, loss, gradient_norm):
         if not run.main: return
         facts = dict(step=step, loss=str(loss), gradient_norm=str(gradient_norm), images=run.order.batch(step))
-        note(run.folder, 'step skipped', **facts)
+        with run.keeping('faults.jsonl is'): note(run.folder, 'step skipped', **facts)
 
     def on_rollback(self, run, step, event):
-        if run.main: note(run.folder, **event)
+        if not run.main: return
+        with run.keeping('faults.jsonl is'): note(run.folder, **event)
 
 # %% ../nbs/27_callbacks.ipynb #734e9e89
 class SampleGrid(Callback):
@@ -204,15 +204,14 @@ class SampleGrid(Callback):
         averaged = whole_model(run.state.ema.module, run.main, run.device)      # all processes take part
         if averaged is None or not run.main: return
         path = run.folder / 'samples' / f'step_{step:08d}.png'
-        with autocast(run.device, run.state.precision): sample_grid(run.parts, averaged, path)
-        run.tell('on_sample', path=path)
+        with run.keeping(f'the grid of step {step} is'):
+            with autocast(run.device, run.state.precision): sample_grid(run.parts, averaged, path)
+        if path.is_file(): run.tell('on_sample', path=path)
 
 # %% ../nbs/27_callbacks.ipynb #6269bc24
 class Follow(Callback):
     "A function that is told of every step, on the main process; what it answers decides whether to stop."
-
     def __init__(self, function: Callable[[dict], bool]): self.function, self.news = function, {}
-
     def on_log(self, run, row): self.news |= row
     def on_sample(self, run, path): self.news |= dict(samples=path)
 

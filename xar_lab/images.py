@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .core import write_whole
+
 # %% ../nbs/10_images.ipynb #2f50b007
 @dataclass(frozen=True)
 class ImageSpec:
@@ -74,7 +76,8 @@ def save_grid(
     scale = max(1, 64 // images.shape[-1])
     big = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(make_grid(big, nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).numpy()).save(path)
+    grid = Image.fromarray(make_grid(big, nrow=columns, padding=2, pad_value=128).permute(1, 2, 0).numpy())
+    write_whole(path, grid.save)
 
 def to_pil(image: Tensor, side: int):
     "uint8[c, h, w] as a PIL image, enlarged by a whole number to at most `side` pixels."

@@ -146,7 +146,7 @@ def announce(run: Run, precision: str):
     if not run.main: return
     started = [f'{run.config.init_from}: {group}: {what}' for group, what in run.parts.started.items()]
     print(describe_plan(cost), describe_time(run.cost['estimate'], run.config), *started, sep='\n')
-    write_json(run.folder / 'cost.json', run.cost)
+    with run.keeping('cost.json is'): write_json(run.folder / 'cost.json', run.cost)
 
 # %% ../nbs/28_training.ipynb #fb87a64e
 def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run, str]:    # the run, its precision
