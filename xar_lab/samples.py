@@ -302,7 +302,7 @@ def _draw_pieces(pieces, report, rank, job: _Drawing):
         images, cost = draw_samples(
             model, codec, labels, dataset=like, seed=job.seed, first=places.start, batch_size=job.batch_size,
             precision=job.precision, progress=False, report=report, flow=flow, **job.sampling)
-        write_shard(job.shards.path(k), dict(images=images, labels=labels.contiguous()), **cost)
+        write_shard(job.shards.path(k), dict(images=images, labels=labels), **cost)
 
 # %% ../nbs/30_samples.ipynb #baad955b
 class DrawnImages(MappedShards):

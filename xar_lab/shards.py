@@ -82,11 +82,12 @@ def check_counts(**counts: int):
 # %% ../nbs/13_shards.ipynb #1b6d8395
 def write_shard(
     path: Path,                    # .safetensors, of `Shards.path`
-    tensors: dict[str, Tensor],    # each with one row per item
+    tensors: dict[str, Tensor],    # each with one row per item, in any memory layout, on any device
     **facts,                       # what else to keep in the .json: seconds, …
 ):
     "Write a shard whole, then its .json: file, n, bytes, sha256 and further facts."
-    write_whole(path, lambda p: save_file(tensors, p))
+    packed = {name: rows.cpu().contiguous() for name, rows in tensors.items()}
+    write_whole(path, lambda p: save_file(packed, p))
     n = len(next(iter(tensors.values())))
     always = dict(file=path.name, n=n, bytes=path.stat().st_size, sha256=sha256(path))
     write_json(path.with_suffix('.json'), always | facts)
