@@ -6,6 +6,8 @@ import pytest
 from conftest import papermill
 from PIL import Image
 
+from xar_lab.evaluation import evaluate
+
 CLASSES = ('blue', 'green', 'red')                       # the bright channel of class k is 2 − k
 
 
@@ -43,3 +45,8 @@ def test_colour_from_folder_to_film(images, tmp_path):
     drawn = sorted((tmp_path / 'out').glob('0*.png'))
     assert len(drawn) == 2 and all(np.array(Image.open(path)).shape == (16, 16, 3) for path in drawn)
     assert np.array(Image.open(drawn[0])).mean((0, 1)).argmax() == 0
+
+    (images / 'val' / 'red').rename(images / 'val' / 'pink')                  # labels are numbers: names are compared
+    with pytest.raises(ValueError, match='have other classes: without red, besides pink'):
+        evaluate(run, n=30, name='pink', progress=False)
+    assert not (run / 'eval' / 'pink').exists()

@@ -31,10 +31,10 @@ from .distances import distances, draw_like, find_features, kid_subset_size, lar
 
 # isort: split
 from .distances import metric_names, nearest, two_sample_test
-from .features import RealImages, accuracy, check_extractor, extractor_files, extractor_for, load_classifier
+from .features import RealImages, accuracy, check_classes, check_extractor, extractor_files, extractor_for
 
 # isort: split
-from .features import name_of, open_real
+from .features import load_classifier, name_of, open_real
 from .flow import LinearFlow, make_flow
 from .images import as_array, save_grid
 from .model import XAR
@@ -279,7 +279,8 @@ def why_not_comparable(
     "Why a run's samples cannot be compared with its own real images, in one line."
     try:
         real = real_source(config)
-        train, _ = open_real(real), open_real(real, 'test')
+        train, held_out = open_real(real), open_real(real, 'test')
+        check_classes(real, train, held_out)
     except (ValueError, FileNotFoundError) as e: return str(e)
     size = len(train) * train[0][0].numel()
     if size <= share * memory_of(torch.device('cpu')): return None
@@ -310,6 +311,7 @@ class _Model:
         if missing: raise ValueError(f"to evaluate a model, give {', '.join(missing)}")
         self.model, self.codec, self.real, self.flow = model, codec, dataset, flow or make_flow()
         self.config, self.folder = resolve(TrainConfig(dataset=dataset)), Path(folder)
+        self.class_names = ()
 
     def facts(self): return None
 
@@ -326,7 +328,8 @@ class _Run:
         given = [k for k, v in dict(codec=codec, dataset=dataset, flow=flow).items() if v is not None]
         if given: raise ValueError(f"a run has its own {', '.join(given)}: give them with a model only")
         self.source = Source(run=str(run))
-        self.model = self.source.open()[0]
+        self.model, _, _, images = self.source.open()
+        self.class_names = images.class_names
         self.config = self.source.config(self.model)
         self.real, self.folder = real_source(self.config), Path(folder or Path(run) / 'eval' / name)
 
@@ -341,6 +344,7 @@ class _Run:
 # %% ../nbs/33_evaluation.ipynb #fd4c8203
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
+    check_classes(subject.real, open_real(subject.real), open_real(subject.real, 'test'), subject.class_names)
     n, model = check_n(n, subject.real), subject.model
     labels = balanced_labels(n, model.config.num_classes, seed)
     check_comparison(subject.real, **comparison)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SMALLEST_SIDE', 'FEWEST_BLOCKS', 'WEIGHT_DECAY', 'LABEL_SMOOTHING', 'FOLDERS', 'PIXELS_SIDE', 'INCEPTION',
-           'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'RealImages', 'Classifier', 'fit_classifier',
-           'accuracy', 'save_classifier', 'load_classifier', 'classifier_facts', 'extractor_files', 'extractor_for',
-           'register_extractors', 'fidelity', 'check_extractor', 'is_official']
+           'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'check_classes', 'RealImages', 'Classifier',
+           'fit_classifier', 'accuracy', 'save_classifier', 'load_classifier', 'classifier_facts', 'extractor_files',
+           'extractor_for', 'register_extractors', 'fidelity', 'check_extractor', 'is_official']
 
 # %% ../nbs/31_features.ipynb #9410e706
 import json
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .checkpoints import read_tensors, save_tensors
 from .core import project_root, sha256, stream_seed
-from .data import load_dataset
+from .data import labels_of, load_dataset
 from .images import to_uint8
 
 # %% ../nbs/31_features.ipynb #1574f79e
@@ -44,16 +44,38 @@ def open_real(
     "The real images to compare with."
     return load_dataset(split=split, **({'name': dataset} if isinstance(dataset, str) else dataset))
 
+# %% ../nbs/31_features.ipynb #31c1a55c
+def _compare_names(names: list, others: list, whose: str):
+    if others == names: return
+    without, more = ([c for c in a if c not in b] for a, b in ((names, others), (others, names)))
+    raise ValueError(f"{whose} and its training images have other classes: without {', '.join(without) or 'none'}, "
+                     f"besides {', '.join(more) or 'none, in another order'}")
+
+def check_classes(
+    dataset: str | dict,        # name, or the arguments of `load_dataset`
+    train,                      # its training images
+    held_out,                   # its held-out images
+    trained_on: tuple = (),     # names of the classes that a model was trained on; (): unknown
+):
+    "`ValueError` unless all have the same classes by name, since labels are numbers, and each has held-out images."
+    names, name = list(train.class_names), name_of(dataset)
+    _compare_names(names, list(held_out.class_names), f'the held-out images of {name}')
+    _compare_names(names, list(trained_on or names), f'the model of {name}')
+    counts = labels_of(held_out).bincount(minlength=len(names))
+    if empty := [label for label, count in zip(names, counts) if not count]:
+        raise ValueError(f"{name} has no held-out images of {', '.join(empty)}")
+
 # %% ../nbs/31_features.ipynb #4fd76ee8
 class RealImages:
     "The real images of a data set: those for training, and those held out."
     def __init__(self,
         dataset: str | dict,     # name, or the arguments of `load_dataset`
     ):
-        self.dataset, train = name_of(dataset), open_real(dataset)
+        self.dataset, train, held_out = name_of(dataset), open_real(dataset), open_real(dataset, 'test')
+        check_classes(dataset, train, held_out)
         self.class_names, self.num_classes = train.class_names, train.num_classes
         self.train_images, self.train_labels = real_images(train)
-        self.test_images, self.test_labels = real_images(open_real(dataset, 'test'))
+        self.test_images, self.test_labels = real_images(held_out)
 
     def check(self,
         images: Tensor,     # uint8[n, c, h, w]: samples; grey ones may be stored as colour
