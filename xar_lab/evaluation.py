@@ -9,7 +9,6 @@ __all__ = ['FEWEST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'LEFT_O
 
 # %% ../nbs/33_evaluation.ipynb #7aa18ef8
 import json
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +37,9 @@ from .features import load_classifier, name_of, open_real
 from .flow import LinearFlow, make_flow
 from .images import as_array, save_grid
 from .model import XAR
+from .runs import evaluation_folder
 from .samples import Source, balanced_labels, draw_samples, draw_shards, first_of_each, read_samples, sampling_of
+from .shards import remove_shards
 
 # %% ../nbs/33_evaluation.ipynb #483e4b0b
 def _comparable(images, labels, real, share=DRAWN_SHARE):
@@ -331,7 +332,7 @@ class _Run:
         self.model, _, _, images = self.source.open()
         self.class_names = images.class_names
         self.config = self.source.config(self.model)
-        self.real, self.folder = real_source(self.config), Path(folder or Path(run) / 'eval' / name)
+        self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run, name))
 
     def facts(self): return self.source.facts()
 
@@ -356,7 +357,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
                     parameters=sum(p.numel() for p in model.parameters()),
                     timing=dict(sampling_seconds=cost['seconds'], images_per_s=n / cost['seconds']))
     report = _store(subject.folder, images, labels, model.config.num_classes, numbers)
-    shutil.rmtree(subject.folder / 'shards', ignore_errors=True)       # samples.npz holds them all
+    remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
     return report
 
 # %% ../nbs/33_evaluation.ipynb #950cc0f7

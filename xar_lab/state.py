@@ -29,7 +29,7 @@ from .fsdp import gather, is_sharded, shard, shard_like
 from .images import image_spec
 from .latents import make_codec
 from .model import XAR
-from .runs import checkpoints, good_checkpoint, read_config, read_meta, run_lock, write_checkpoint
+from .runs import check_links, checkpoints, good_checkpoint, read_config, read_meta, run_lock, write_checkpoint
 from .step import make_ema, make_optimizer
 
 # %% ../nbs/26_state.ipynb #e4f29d9d
@@ -183,6 +183,7 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str) -> Iterator
     with contextlib.ExitStack() as held:
         if main:
             folder.mkdir(parents=True, exist_ok=True)
+            check_links(folder)
             held.enter_context(run_lock(folder))
         with accelerator.main_process_first():
             claim_run(folder, parts, accelerator.device, precision)
