@@ -7,6 +7,7 @@ __all__ = ['TIMES', 'FLOWS', 'Flow', 'logit_normal', 'uniform', 'LinearFlow', 'r
 
 # %% ../nbs/03_flow.ipynb #d2543851
 import inspect
+import math
 from typing import Callable, Protocol, runtime_checkable
 
 import torch
@@ -38,7 +39,8 @@ def logit_normal(
     std: float = 1.,   # standard deviation of logit(t), > 0; larger: more of both ends
 ) -> Callable:         # (shape, generator=None, device=None) -> t float32
     "t = sigmoid(N(mean, std²)). Source: the published training code of xAR; Esser et al. 2024, Sec. 3.1."
-    if not std > 0: raise ValueError(f"time distribution 'logit_normal': std must be positive, got {std!r}")
+    if not 0 < std < math.inf: raise ValueError(f"time distribution 'logit_normal': std must be positive, got {std!r}")
+    if not math.isfinite(mean): raise ValueError(f"time distribution 'logit_normal': mean is not finite: {mean!r}")
     return lambda shape, generator=None, device=None: torch.sigmoid(
         torch.randn(shape, generator=generator, device=device) * std + mean)
 

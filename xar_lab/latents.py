@@ -9,6 +9,7 @@ __all__ = ['CODECS', 'Codec', 'mirrored', 'fill_in', 'PixelCodec', 'register_cod
 # %% ../nbs/12_latents.ipynb #7b3e20cb
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Callable, Protocol
 
@@ -54,7 +55,9 @@ class PixelCodec:
     ):
         if not isinstance(patch, int) or patch < 1:
             raise ValueError(f"codec 'pixels': patch must be a positive whole number, got {patch!r}")
-        if not factor > 0: raise ValueError(f"codec 'pixels': factor must be positive, got {factor!r}")
+        if not isinstance(image_channels, int) or image_channels < 1:
+            raise ValueError(f"codec 'pixels': image_channels must be a positive whole number, got {image_channels!r}")
+        if not 0 < factor < math.inf: raise ValueError(f"codec 'pixels': factor must be positive, got {factor!r}")
         self.patch, self.factor, self.channels = patch, factor, image_channels * patch * patch
         self.side, self.image_channels = patch, image_channels
 

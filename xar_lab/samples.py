@@ -92,7 +92,7 @@ def draw_samples(
     report: Callable[[int], None] | None = None,   # called with the number of images after each batch
     **sampling,                  # arguments of `generate`: flow, sampler, steps, guidance, …
 ) -> tuple[Tensor, dict]:        # uint8[n, c, h, w]; nfe, seconds, decode_seconds, precision
-    "Images for labels."
+    "Images for labels. `ValueError` if one is not finite: as bytes it would look like an image."
     images, nfe, decoding, started = [], 0, 0., time.perf_counter()
     precision = pick_precision(precision, model.z_proj.weight.device)
     with tqdm(total=len(labels), desc='sample', unit='image', disable=not progress, mininterval=2) as bar:
@@ -100,7 +100,7 @@ def draw_samples(
             part = labels[start:start + batch_size]
             out = _draw_batch(model, part, seed, first + start, precision, sampling)
             decoded_from = time.perf_counter()
-            images.append(to_uint8(codec.decode(out.latents), dataset).cpu())
+            images.append(to_uint8(_finite(codec.decode(out.latents), first + start), dataset).cpu())
             decoding, nfe = decoding + time.perf_counter() - decoded_from, out.nfe
             bar.update(len(part))
             if report: report(len(part))
@@ -112,6 +112,11 @@ def _draw_batch(model: XAR, labels: Tensor, seed: int, first: int, precision: st
     streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + i)) for i in range(len(labels))]
     with autocast(model.z_proj.weight.device, precision):
         return generate(model, labels, generator=streams, **sampling)
+
+def _finite(images: Tensor, first: int) -> Tensor:
+    if images.isfinite().all(): return images
+    raise ValueError(f"images {first} to {first + len(images) - 1} hold NaN or infinity: the weights, or a number that "
+                     "they were drawn with, are to blame")
 
 # %% ../nbs/30_samples.ipynb #31a6f0fc
 OURS = re.compile(r'\d{6,}\.png')
@@ -130,7 +135,7 @@ def written_before(
         raise ValueError(f"{folder / foreign} is not from an earlier call: choose another folder, or move it away")
     return [folder / name for name in told]
 
-def _told_labels(folder: Path) -> dict[str, int | None] | None:
+def _told_labels(folder: Path) -> dict | None:      # file name → label; None: not known
     path = folder / 'labels.json'
     return read_json(path, 'list of labels') if path.is_file() else None
 

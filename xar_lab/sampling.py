@@ -105,7 +105,8 @@ def _steps(steps, entities) -> list[int]:
 def _times(grid, steps) -> list[float]:
     times = [float(t) for t in (grid(steps) if callable(grid) else grid)]
     if not callable(grid): steps = max(1, len(times) - 1)
-    if len(times) != steps + 1 or any(a <= b for a, b in zip(times, times[1:])) or not 0 <= times[-1] < times[0] <= 1:
+    falling = all(a > b for a, b in zip(times, times[1:]))                                   # not so with NaN
+    if len(times) != steps + 1 or not falling or not 0 <= times[-1] < times[0] <= 1:
         raise ValueError(f"time_grid must give {steps + 1} falling times within [0, 1] for {steps} steps, got {times}")
     return times
 

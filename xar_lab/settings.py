@@ -73,7 +73,7 @@ def setting(
     *none: str,                   # where None is resolved from, in this order, in words
     otherwise=None,               # what None becomes if none of these knows a value
     may_change: bool = False,     # whether a resumed run may have another value
-):
+) -> Any:
     "A field of a config that explains itself."
     facts = dict(check=check, about=about, none=none, otherwise=otherwise, may_change=may_change)
     if isinstance(default, dict): return dataclasses.field(default_factory=dict, metadata=facts)
