@@ -1,6 +1,7 @@
-"The benchmark notebook, on the smallest model: every table is made; how fast it was is not judged."
+"Notebooks that compare, on the smallest model: every table is made; how fast or how good it was is not judged."
 import json
 
+import pytest
 from conftest import papermill
 
 def test_benchmark(tmp_path):
@@ -17,3 +18,14 @@ def test_benchmark(tmp_path):
     assert all(sum(spent.values()) > 0 for spent in found['profile'].values()) and found['starting']['first image'] > 0
     bad = papermill('studies/benchmark', tmp_path / 'out.ipynb', modle='xar_nano')
     assert bad.returncode and 'modle' in bad.stderr
+
+
+@pytest.mark.slow
+def test_optimizers(tmp_path):
+    done = papermill('studies/optimizers', tmp_path / 'out.ipynb', seeds=[1, 2], lrs=[.002, .004], steps=6, n=20,
+                     runs_dir=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / 'optimizers.json').read_text())
+    assert list(found['judged'])[:2] == ['adamw', 'muon'] and len(found['judged']) == 3
+    assert all(len(seeds) == 2 and seeds[0]['fd'] > 0 for seeds in found['judged'].values())
+    assert '± ' in (tmp_path / 'out.ipynb').read_text()
