@@ -39,7 +39,7 @@ hooks: $(READY)  ## git hooks that clean notebooks and modules, and merge notebo
 test: $(READY)  ## notebooks, then command lines and everything else that cannot live in a notebook
 	@$(MAKE) --no-print-directory lint
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)
 	@$(BIN)/nbdev_test --n_workers 1 --flags slow --timing

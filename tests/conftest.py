@@ -8,6 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+LONGEST = ['test_scale_out', 'test_published_scale', 'test_browser', 'test_evaluate_and_generate']     # start first
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def papermill(notebook, output, **parameters):
