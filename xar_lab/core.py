@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision', 'autocast',
            'memory_of', 'peak_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'read_json', 'sweep',
-           'sha256', 'project_root', 'duration', 'size']
+           'sha256', 'check_links', 'project_root', 'duration', 'size']
 
 # %% ../nbs/00_core.ipynb #37176a5c
 import contextlib
@@ -234,6 +234,17 @@ def _is_running(pid: int) -> bool:
 def sha256(path: str | Path) -> str:
     "The SHA-256 hash of a file, in hex."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+# %% ../nbs/00_core.ipynb #00d0a55b
+def check_links(
+    folder: str | Path,
+    *names: str,          # what will be written in it
+):
+    "`ValueError` if one of these names is a link that leads out of the folder."
+    folder = Path(folder)
+    for path in (folder / name for name in names):
+        if path.resolve().is_relative_to(folder.resolve()): continue
+        raise ValueError(f"{path} is a link out of {folder}, and nothing is written through it: remove it")
 
 # %% ../nbs/00_core.ipynb #fbecbb56
 def project_root() -> Path:

@@ -39,6 +39,7 @@ from .images import as_array, save_grid
 from .model import XAR
 from .runs import evaluation_folder
 from .samples import Source, balanced_labels, draw_samples, draw_shards, first_of_each, read_samples, sampling_of
+from .sampling import check_settings
 from .shards import remove_shards
 
 # %% ../nbs/33_evaluation.ipynb #483e4b0b
@@ -311,8 +312,7 @@ class _Model:
         missing = [k for k, v in dict(codec=codec, dataset=dataset, folder=folder).items() if v is None]
         if missing: raise ValueError(f"to evaluate a model, give {', '.join(missing)}")
         self.model, self.codec, self.real, self.flow = model, codec, dataset, flow or make_flow()
-        self.config, self.folder = resolve(TrainConfig(dataset=dataset)), Path(folder)
-        self.class_names = ()
+        self.config, self.folder, self.class_names = resolve(TrainConfig(dataset=dataset)), Path(folder), ()
 
     def facts(self): return None
 
@@ -328,14 +328,13 @@ class _Run:
     def __init__(self, run, folder, name, codec, dataset, flow):
         given = [k for k, v in dict(codec=codec, dataset=dataset, flow=flow).items() if v is not None]
         if given: raise ValueError(f"a run has its own {', '.join(given)}: give them with a model only")
-        self.source = Source(run=str(run))
+        self.source = Source(run=str(run)).pinned()
         self.model, _, _, images = self.source.open()
         self.class_names = images.class_names
         self.config = self.source.config(self.model)
         self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run, name))
 
     def facts(self): return self.source.facts()
-
     def draw(self, labels, sampling, batch_size, **options) -> tuple[Tensor, dict]:
         "Images and their cost."
         drawn = draw_shards(self.source, labels, self.folder / 'shards', sampling=sampling, shard_size=batch_size,
@@ -384,10 +383,11 @@ def evaluate(
 ) -> EvalReport:
     "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
     parts = dict(codec=codec, dataset=dataset, flow=flow)
-    a_model = isinstance(run_or_model, XAR)
-    subject = _Model(run_or_model, folder, **parts) if a_model else _Run(run_or_model, folder, name, **parts)
+    if isinstance(run_or_model, XAR): subject = _Model(run_or_model, folder, **parts)
+    else: subject = _Run(run_or_model, folder, name, **parts)
     sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
                            guidance_schedule=guidance_schedule)
+    check_settings(subject.model.layout.n_entities, **sampling)                        # before a folder is claimed
     drawing = dict(batch_size=batch_size, processes=processes, device=device, compile=compile, progress=progress)
     return _draw_and_measure(subject, n, seed, sampling, drawing, comparison)
 

@@ -28,6 +28,7 @@ from .features import INCEPTION, check_extractor, is_official, register_extracto
 from .images import save_grid
 from .papers import published_row
 from .samples import DrawnImages, Source, balanced_labels, draw_shards, first_of_each, sampling_of, write_npz
+from .sampling import check_settings
 from .shards import Shards, run_pieces
 
 # %% ../nbs/35_fid50k.ipynb #37c608d8
@@ -227,10 +228,12 @@ class _Subject:
     padding: int
 
 def _open_subject(source: Source, n: int | None, seed: int, sampler, steps, guidance, guidance_schedule) -> _Subject:
+    source = source.pinned()
     model, codec, _, like = source.open()
     config, classes = source.config(model), model.config.num_classes
     labels = balanced_labels(n if n is not None else 50 * classes, classes, seed)
     sampling = sampling_of(config, sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule)
+    check_settings(model.layout.n_entities, **sampling)                                # before a folder is claimed
     side = model.layout.grid[0] * codec.side
     parameters = sum(p.numel() for p in model.parameters())
     return _Subject(source, labels, seed, sampling, config, classes, parameters, side, like.padding)

@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['OURS', 'HALF', 'WRITTEN', 'COLUMNS', 'checkpoints', 'step_of', 'write_checkpoint', 'read_meta', 'damage',
-           'good_checkpoint', 'check_links', 'evaluation_folder', 'run_lock', 'is_running', 'note', 'read_lines',
+           'good_checkpoint', 'the_checkpoint', 'evaluation_folder', 'run_lock', 'is_running', 'note', 'read_lines',
            'read_config', 'state_of', 'run_facts', 'list_runs', 'runs_table']
 
 # %% ../nbs/20_runs.ipynb #ac54dc19
+import fcntl
 import json
 import os
 import re
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Callable
 
 from filelock import FileLock, Timeout
 
-from .core import moved, read_json, sha256, write_json
+from .core import check_links, moved, read_json, sha256, write_json
 from .settings import is_plain
 
 # %% ../nbs/20_runs.ipynb #8552d877
@@ -110,19 +111,19 @@ def good_checkpoint(
         print(f"{path} is damaged ({fault}): {'set aside' if set_aside else 'skipped'}, the one before it is taken")
         if set_aside: os.replace(path, path.with_name(f'damaged_{path.name}.{time.time_ns()}'))
 
-# %% ../nbs/20_runs.ipynb #20c0a55b
-WRITTEN = ('config.json', 'cost.json', 'metrics.jsonl', 'faults.jsonl', '.lock', 'checkpoints', 'samples', 'failures',
-           'eval')
+def the_checkpoint(
+    folder: str | Path,        # of a run
+    name: str,                 # 'step_00001000'
+    only: str | None = None,   # the one file that will be read; None: all
+) -> Path:
+    "A checkpoint by name. `FileNotFoundError` if it is not there, `ValueError` if it is damaged."
+    known = {path.name: path for path in checkpoints(folder)}
+    if name not in known: raise FileNotFoundError(f"no checkpoint {name!r} in {folder}; there are: {', '.join(known)}")
+    if fault := damage(known[name], only): raise ValueError(f"{known[name]} is damaged: {fault}")
+    return known[name]
 
-def check_links(
-    folder: str | Path,    # of a run
-    *more: Path,           # further paths within it that will be written
-):
-    "`ValueError` if something that will be written is a link out of the run's folder."
-    folder = Path(folder)
-    for path in [*(folder / name for name in WRITTEN), *more]:
-        if path.resolve().is_relative_to(folder.resolve()): continue
-        raise ValueError(f"{path} is a link out of the run's folder, and nothing is written through it: remove it")
+# %% ../nbs/20_runs.ipynb #20c0a55b
+WRITTEN = 'config.json cost.json metrics.jsonl faults.jsonl .lock checkpoints samples failures eval'.split()
 
 def evaluation_folder(
     run: str | Path,    # folder of a run
@@ -130,9 +131,9 @@ def evaluation_folder(
 ) -> Path:
     "Where an evaluation is written. `ValueError` for a name or a link that leads out of the run's folder."
     if not is_plain(name): raise ValueError(f"name must be the plain name of a folder within {run}/eval, got {name!r}")
-    folder = Path(run) / 'eval' / name
-    check_links(run, *(folder / part for part in ('shards', 'report.json', 'samples.npz', 'grid.png')))
-    return folder
+    parts = ('shards', 'report.json', 'samples.npz', 'grid.png')
+    check_links(run, *WRITTEN, *(f'eval/{name}/{part}' for part in parts))
+    return Path(run) / 'eval' / name
 
 # %% ../nbs/20_runs.ipynb #c558f800
 @contextmanager
@@ -141,7 +142,7 @@ def run_lock(
 ):
     "Hold a run's folder. `ValueError` if another process does."
     lock = FileLock(Path(folder) / '.lock')
-    try: lock.acquire(timeout=0)
+    try: lock.acquire(timeout=1)                                               # `is_running` holds it for a moment
     except Timeout:
         raise ValueError(f"{folder} is being trained by another process: "
                          "wait for it, or choose another name") from None
@@ -152,10 +153,12 @@ def is_running(
     folder: str | Path,
 ) -> bool:
     "Whether a process holds a run's folder."
-    if not (Path(folder) / '.lock').is_file(): return False
-    try:
-        with run_lock(folder): return False
-    except ValueError: return True
+    path = Path(folder) / '.lock'
+    if not path.is_file(): return False
+    with path.open() as file:                                                  # only asks: nothing is written
+        try: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError: return True
+    return False
 
 # %% ../nbs/20_runs.ipynb #f8957260
 def note(
@@ -172,10 +175,9 @@ def read_lines(
 ) -> list[dict]:
     "The lines of a file that can be read; the last may be cut short by a kill."
     lines = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try: lines.append(json.loads(line))
-        except ValueError: pass
-    return lines
+    for line in path.read_text(errors='replace').splitlines() if path.is_file() else []:
+        with suppress(ValueError): lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict)]
 
 # %% ../nbs/20_runs.ipynb #7c528084
 def read_config(
@@ -205,7 +207,7 @@ def run_facts(folder: Path) -> dict:
     last = (read_lines(folder / 'metrics.jsonl') or [{}])[-1]
     try: meta = read_meta(saved[-1]) if saved else {}
     except ValueError: meta = {}
-    done, steps = meta.get('step', 0), config.get('steps') or 0
+    done, steps = meta.get('step', 0), config['steps'] if isinstance(config.get('steps'), int) else 0
     state = state_of(folder, meta, steps)
     step = max(done, last.get('step', 0)) if state == 'running' else done
     signs = [p.stat().st_mtime for p in (folder / 'config.json', folder / 'metrics.jsonl', *saved) if p.exists()]
@@ -222,7 +224,7 @@ def list_runs(
     rows = []
     for path in sorted(Path(runs_dir).glob('*/config.json')):
         try: rows.append(run_facts(path.parent))
-        except ValueError: continue                                     # not one of ours
+        except (ValueError, OSError): continue                          # not one of ours, or not for us
     return rows
 
 COLUMNS = dict(

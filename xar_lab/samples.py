@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from .folders import synset_names
 from .images import ImageSpec, as_array, image_spec, to_uint8
 from .latents import make_codec
 from .model import PRESETS, XAR
-from .runs import checkpoints, read_config
+from .runs import good_checkpoint, read_config
 from .sampling import generate
 from .shards import MappedShards, Shards, check_counts, claim, damaged_shards, run_pieces, shard_facts
 
@@ -231,12 +231,21 @@ class Source:
     weights: str | None = None     # the authors' file
     preset: str | None = None      # with weights: insist on this size
     codec: tuple = (('name', 'kl16'),)   # with weights: arguments of `make_codec`, as pairs
+    checkpoint: str | None = None  # with a run: name of its checkpoint; None: the newest that is not damaged
+
+    def pinned(self) -> 'Source':
+        "The same weights from here on, whatever the run writes meanwhile. `FileNotFoundError` if it has none."
+        if self.run is None or self.checkpoint: return self
+        read_config(Path(self.run) / 'config.json')                                # a `FileNotFoundError` without it
+        good = good_checkpoint(self.run, only='ema.safetensors')
+        if not good: raise FileNotFoundError(f"no run with a complete checkpoint in {self.run}")
+        return replace(self, checkpoint=good.name)
 
     def open(self):
         "Model, codec, flow, and what the images are like (an `ImageSpec`)."
         if (self.run is None) == (self.weights is None):
             raise ValueError(f"give a run or weights, one of them; got run {self.run!r}, weights {self.weights!r}")
-        if self.run is not None: return _open_run(self.run)
+        if self.run is not None: return _open_run(self.run, self.checkpoint)
         return _open_weights(self.weights, self.preset, dict(self.codec))
 
     def facts(self) -> dict:
@@ -244,9 +253,9 @@ class Source:
         if self.run is None:
             codec = {k: str(v) for k, v in self.codec}
             return dict(weights=str(self.weights), sha256=sha256(self.weights), codec=codec)
-        last = checkpoints(self.run)
-        if not last: raise FileNotFoundError(f"no run with a complete checkpoint in {self.run}")
-        return dict(run=str(self.run), checkpoint=last[-1].name, sha256=sha256(last[-1] / 'ema.safetensors'))
+        name = self.pinned().checkpoint
+        return dict(run=str(self.run), checkpoint=name,
+                    sha256=sha256(Path(self.run) / 'checkpoints' / name / 'ema.safetensors'))
 
     def config(self, model: XAR) -> TrainConfig:
         "The run's config; for the authors' weights the recipe they were trained with."
@@ -256,8 +265,8 @@ class Source:
         return resolve(TrainConfig(model=preset, recipe='repo'))
 
 # %% ../nbs/30_samples.ipynb #54ca0fa9
-def _open_run(run: str) -> tuple:
-    model, codec, config = load_run(run)
+def _open_run(run: str, checkpoint: str | None) -> tuple:
+    model, codec, config = load_run(run, checkpoint=checkpoint)
     known = read_config(Path(run) / 'config.json').get('images')
     return model, codec, flow_of(config), ImageSpec(**known) if known else image_spec(open_dataset(config))
 
@@ -288,6 +297,7 @@ def draw_shards(
 ) -> 'DrawnImages':
     "One image per label, in shards, resumable. `ValueError` for a folder with shards of another plan."
     check_counts(shard_size=shard_size, batch_size=batch_size)
+    source = source.pinned()
     shards, precision = Shards(Path(folder), len(labels), shard_size), pick_precision(precision, device_of(0, device))
     job = _Drawing(source, labels, shards, sampling, seed, batch_size, precision, device, compile)
     claim(folder, job.plan(), 'samples')

@@ -24,12 +24,15 @@ from torch.optim.swa_utils import AveragedModel
 from .build import Parts
 from .checkpoints import load_model, read_tensors, save_model, save_tensors
 from .config import MAY_CHANGE, PARAMETERS, TrainConfig
-from .core import write_json
+from .core import check_links, write_json
 from .fsdp import gather, is_sharded, shard, shard_like
 from .images import image_spec
 from .latents import make_codec
 from .model import XAR
-from .runs import check_links, checkpoints, good_checkpoint, read_config, read_meta, run_lock, write_checkpoint
+from .runs import WRITTEN, checkpoints, good_checkpoint, read_config, read_meta, run_lock, the_checkpoint
+
+# isort: split
+from .runs import write_checkpoint
 from .step import make_ema, make_optimizer
 
 # %% ../nbs/26_state.ipynb #e4f29d9d
@@ -183,7 +186,7 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str) -> Iterator
     with contextlib.ExitStack() as held:
         if main:
             folder.mkdir(parents=True, exist_ok=True)
-            check_links(folder)
+            check_links(folder, *WRITTEN)
             held.enter_context(run_lock(folder))
         with accelerator.main_process_first():
             claim_run(folder, parts, accelerator.device, precision)
@@ -195,11 +198,12 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str) -> Iterator
 def load_run(
     path: str | Path,    # run folder
     ema: bool = True,    # the averaged weights, which are the ones to use; False: the last raw ones
+    checkpoint: str | None = None,   # name of one, 'step_00001000'; None: the newest that is not damaged
 ):                       # -> (XAR in evaluation mode on the CPU, Codec, TrainConfig)
-    "Model, codec and config of a run's last checkpoint; `flow_of(config)` is what `generate` needs for another target."
+    "Model, codec and config of a checkpoint; `flow_of(config)` is what `generate` needs for another target."
     path = Path(path)
     saved = read_config(path / 'config.json')
     name = 'ema.safetensors' if ema else 'model.safetensors'
-    good = good_checkpoint(path, only=name)
+    good = the_checkpoint(path, checkpoint, name) if checkpoint else good_checkpoint(path, only=name)
     if not good: raise FileNotFoundError(f"the run in {path} has no complete checkpoint yet")
     return load_model(good / name), make_codec(**saved['codec']), TrainConfig.from_dict(saved['config'])
