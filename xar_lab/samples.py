@@ -253,7 +253,7 @@ class Source:
         if self.run is None:
             codec = {k: str(v) for k, v in self.codec}
             return dict(weights=str(self.weights), sha256=sha256(self.weights), codec=codec)
-        name = self.pinned().checkpoint
+        name = str(self.pinned().checkpoint)
         return dict(run=str(self.run), checkpoint=name,
                     sha256=sha256(Path(self.run) / 'checkpoints' / name / 'ema.safetensors'))
 
