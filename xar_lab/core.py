@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision', 'autocast',
-           'memory_of', 'peak_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'read_json', 'sweep',
-           'sha256', 'check_links', 'project_root', 'duration', 'size']
+           'memory_of', 'peak_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'read_json', 'save_tensors',
+           'sweep', 'sha256', 'check_links', 'project_root', 'duration', 'size']
 
 # %% ../nbs/00_core.ipynb #37176a5c
 import contextlib
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 # %% ../nbs/00_core.ipynb #222c3e62
 class Registry(MutableMapping):
@@ -215,6 +217,12 @@ def read_json(
     except (ValueError, RecursionError) as e: raise ValueError(f"{path} is damaged: {e}") from None
     if isinstance(value, dict): return value
     raise ValueError(f"{path} is not a {what}: expected a JSON object, got {type(value).__name__}")
+
+# %% ../nbs/00_core.ipynb #00e0a55b
+def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None):
+    "Write a safetensors file, complete or not at all."
+    packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_whole(path, lambda p: save_file(packed, p, metadata))
 
 # %% ../nbs/00_core.ipynb #cbfc5800
 def sweep(folder: str | Path):

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checkpoints import read_tensors, save_tensors
-from .core import project_root, sha256, stream_seed
+from .checkpoints import read_tensors
+from .core import project_root, save_tensors, sha256, stream_seed
 from .data import labels_of, load_dataset
 from .images import to_uint8
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoints import read_tensors, save_tensors
+from .checkpoints import read_tensors
 from .config import TrainConfig
-from .core import device_of, sha256, write_json
+from .core import device_of, save_tensors, sha256, write_json
 from .distances import KID_SEED, KID_SUBSETS, compare, find_features, kid_subset_size, metric_names
 
 # isort: split

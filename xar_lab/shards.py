@@ -21,12 +21,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .core import moved, sha256, sweep, write_json, write_whole
+from .core import moved, save_tensors, sha256, sweep, write_json
 
 # %% ../nbs/13_shards.ipynb #529181ab
 def claim(
@@ -91,8 +90,7 @@ def write_shard(
     **facts,                       # what else to keep in the .json: seconds, …
 ):
     "Write a shard whole, then its .json: file, n, bytes, sha256 and further facts."
-    packed = {name: rows.cpu().contiguous() for name, rows in tensors.items()}
-    write_whole(path, lambda p: save_file(packed, p))
+    save_tensors(tensors, path)
     n = len(next(iter(tensors.values())))
     always = dict(file=path.name, n=n, bytes=path.stat().st_size, sha256=sha256(path))
     write_json(path.with_suffix('.json'), always | facts)

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from .build import Parts
-from .checkpoints import load_model, read_tensors, save_model, save_tensors
+from .checkpoints import load_model, read_tensors, save_model
 from .config import MAY_CHANGE, PARAMETERS, TrainConfig
-from .core import check_links, write_json
+from .core import check_links, save_tensors, write_json
 from .fsdp import gather, is_sharded, shard, shard_like
 from .images import image_spec
 from .latents import make_codec
