@@ -33,7 +33,7 @@ from .distances import metric_names, nearest, two_sample_test
 from .features import RealImages, accuracy, check_classes, check_extractor, extractor_files, extractor_for
 
 # isort: split
-from .features import load_classifier, name_of, open_real
+from .features import load_classifier, name_of, open_real, open_splits
 from .flow import LinearFlow, make_flow
 from .images import as_array, save_grid
 from .model import XAR
@@ -172,10 +172,11 @@ def measure(
     seed: int = 0,                         # of the choice of real images
     device: str = 'auto',                  # 'auto' | 'cpu' | 'cuda': where features are computed
     progress: bool = True,
+    splits: tuple | None = None,           # the data set's halves, if they are open already
 ) -> dict:
     "Numbers and their floors. `ValueError` before any work for what cannot be compared."
     extractor, weights_hash = check_comparison(dataset, extractor, extractor_weights, extractor_sha256, resamplings)
-    real, device = RealImages(dataset), device_of(0, device)
+    real, device = RealImages(dataset, splits), device_of(0, device)
     images, given = real.check(images), len(images)
     see = lambda pictures: find_features(pictures, extractor, extractor_weights, device)
     metrics, floors, against, notes = _measure(images, labels, real, see, resamplings, seed, progress)
@@ -209,10 +210,8 @@ class EvalReport:
 
     @property
     def metrics(self) -> dict: return self.numbers['metrics']
-
     def _value(self, name, value) -> str:
         return _text(value) + (f" ± {_text(self.metrics['kid_sd'])} over subsets" if name.startswith('kid') else '')
-
     def _floor(self, name) -> str:
         floor = self.numbers['floors'].get(name)
         return f"{_text(floor['mean'])} ± {_text(floor['sd'])}" if floor else ''
@@ -281,7 +280,7 @@ def why_not_comparable(
     "Why a run's samples cannot be compared with its own real images, in one line."
     try:
         real = real_source(config)
-        train, held_out = open_real(real), open_real(real, 'test')
+        train, held_out = open_splits(real)
         check_classes(real, train, held_out)
     except (ValueError, FileNotFoundError) as e: return str(e)
     size = len(train) * train[0][0].numel()
@@ -293,9 +292,10 @@ def why_not_comparable(
 def check_n(
     n: int | None,    # samples; None: 1,000, or what the held-out images allow
     dataset: str | dict,     # name, or the arguments of `load_dataset`
+    held_out=None,           # its held-out images, if they are open already
 ) -> int:
     "How many samples to draw. `ValueError` for a number that cannot be balanced or compared."
-    held_out = open_real(dataset, 'test')
+    held_out = held_out or open_real(dataset, 'test')
     labels, classes = labels_of(held_out), held_out.num_classes
     if n is None: return largest_n(labels, classes)
     balanced_labels(n, classes)
@@ -315,7 +315,6 @@ class _Model:
         self.config, self.folder, self.class_names = resolve(TrainConfig(dataset=dataset)), Path(folder), ()
 
     def facts(self): return None
-
     def draw(self, labels, sampling, processes, device, compile, **options) -> tuple[Tensor, dict]:
         "Images and their cost."
         if compile: self.model.compile_blocks()
@@ -344,13 +343,14 @@ class _Run:
 # %% ../nbs/33_evaluation.ipynb #fd4c8203
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
-    check_classes(subject.real, open_real(subject.real), open_real(subject.real, 'test'), subject.class_names)
-    n, model = check_n(n, subject.real), subject.model
+    train, held_out = open_splits(subject.real)
+    check_classes(subject.real, train, held_out, subject.class_names)
+    n, model = check_n(n, subject.real, held_out), subject.model
     labels = balanced_labels(n, model.config.num_classes, seed)
     check_comparison(subject.real, **comparison)
     weights, (images, cost) = subject.facts(), subject.draw(labels, sampling, seed=seed, **drawing)
     numbers = measure(images, labels, subject.real, seed=seed, device=drawing['device'], progress=drawing['progress'],
-                      **comparison)
+                      splits=(train, held_out), **comparison)
     numbers['metrics'] |= dict(nfe=cost['nfe'])
     numbers |= dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
                     parameters=sum(p.numel() for p in model.parameters()),

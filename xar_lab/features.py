@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SMALLEST_SIDE', 'FEWEST_BLOCKS', 'WEIGHT_DECAY', 'LABEL_SMOOTHING', 'FOLDERS', 'PIXELS_SIDE', 'INCEPTION',
-           'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'check_classes', 'RealImages', 'Classifier',
-           'fit_classifier', 'accuracy', 'save_classifier', 'load_classifier', 'classifier_facts', 'extractor_files',
-           'extractor_for', 'register_extractors', 'fidelity', 'check_extractor', 'is_official']
+           'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'open_splits', 'check_classes', 'RealImages',
+           'Classifier', 'fit_classifier', 'accuracy', 'save_classifier', 'load_classifier', 'classifier_facts',
+           'extractor_files', 'extractor_for', 'register_extractors', 'fidelity', 'check_extractor', 'is_official']
 
 # %% ../nbs/31_features.ipynb #9410e706
 import json
@@ -44,6 +44,12 @@ def open_real(
     "The real images to compare with."
     return load_dataset(split=split, **({'name': dataset} if isinstance(dataset, str) else dataset))
 
+def open_splits(
+    dataset: str | dict,     # name, or the arguments of `load_dataset`
+) -> tuple:                  # training images, held-out images
+    "Both halves of the real images. Opening a folder may read every file: open it once, and pass the halves on."
+    return open_real(dataset), open_real(dataset, 'test')
+
 # %% ../nbs/31_features.ipynb #31c1a55c
 def _compare_names(names: list, others: list, whose: str):
     if others == names: return
@@ -69,9 +75,10 @@ def check_classes(
 class RealImages:
     "The real images of a data set: those for training, and those held out."
     def __init__(self,
-        dataset: str | dict,     # name, or the arguments of `load_dataset`
+        dataset: str | dict,            # name, or the arguments of `load_dataset`
+        splits: tuple | None = None,    # its halves, if they are open already
     ):
-        self.dataset, train, held_out = name_of(dataset), open_real(dataset), open_real(dataset, 'test')
+        self.dataset, (train, held_out) = name_of(dataset), splits or open_splits(dataset)
         check_classes(dataset, train, held_out)
         self.class_names, self.num_classes = train.class_names, train.num_classes
         self.train_images, self.train_labels = real_images(train)
