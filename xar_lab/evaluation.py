@@ -176,9 +176,9 @@ def measure(
 ) -> dict:
     "Numbers and their floors. `ValueError` before any work for what cannot be compared."
     extractor, weights_hash = check_comparison(dataset, extractor, extractor_weights, extractor_sha256, resamplings)
-    real, device = RealImages(dataset, splits), device_of(0, device)
+    real, where = RealImages(dataset, splits), device_of(0, device)
     images, given = real.check(images), len(images)
-    see = lambda pictures: find_features(pictures, extractor, extractor_weights, device)
+    see = lambda pictures: find_features(pictures, extractor, extractor_weights, where)
     metrics, floors, against, notes = _measure(images, labels, real, see, resamplings, seed, progress)
     names = metric_names(extractor, weights_hash)
     return dict(
