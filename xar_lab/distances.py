@@ -42,7 +42,7 @@ def find_features(
     images: Tensor | Dataset,            # uint8[n, c, h, w], or a data set of uint8 [c, h, w]
     extractor: str,                      # a name that torch-fidelity knows: '…_cnn', 'pixels', 'inception-v3-compat', …
     weights: str | Path | None = None,   # the extractor's file; None: its own
-    device='cpu',
+    device: str | torch.device = 'cpu',
     batch_size: int = 250,               # images at a time
 ) -> dict[str, Tensor]:                  # float64 'features' [n, d]; 'logits' [n, k] if the extractor is a classifier
     "What the extractor sees in every image."
