@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision', 'autocast',
-           'memory_of', 'peak_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'read_json', 'save_tensors',
-           'sweep', 'sha256', 'check_links', 'project_root', 'duration', 'size']
+           'memory_of', 'peak_memory', 'own_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'not_finite',
+           'parse_json', 'read_json', 'save_tensors', 'sweep', 'sha256', 'check_links', 'project_root', 'duration',
+           'size']
 
-# %% ../nbs/00_core.ipynb #37176a5c
+# %% ../nbs/00_core.ipynb #918dfed6
 import contextlib
 import errno
 import hashlib
 import inspect
 import json
+import math
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Callable
@@ -140,7 +143,7 @@ def autocast(device: torch.device, precision: str):
     "A context in which 'bf16' is autocast and 'float32' is left alone."
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
-# %% ../nbs/00_core.ipynb #9fc339ad
+# %% ../nbs/00_core.ipynb #bb6bab4a
 def memory_of(device: torch.device) -> int:
     "Bytes of memory: those that are free on a GPU, all of the machine's for a CPU."
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]
@@ -151,6 +154,12 @@ def peak_memory(device: torch.device) -> int:
     if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+def own_memory() -> int:
+    "Bytes of memory that belong to this process alone; 0 where the system does not report it."
+    try: lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError: return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith('RssAnon')), 0)
 
 # %% ../nbs/00_core.ipynb #cb4e15e8
 @contextlib.contextmanager
@@ -199,24 +208,68 @@ def _is_full(e: Exception) -> bool:
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT): return True
     return 'No space left on device' in str(e)                            # safetensors has an error class of its own
 
-# %% ../nbs/00_core.ipynb #f60195a3
+# %% ../nbs/00_core.ipynb #1c011a76
 def write_json(
     path: str | Path,
     value,                  # what JSON can hold
 ):
-    "Write JSON so that the file is complete or absent."
+    "Write JSON so that the file is complete or absent. `ValueError` that names a number that is not finite."
+    if bad := next(not_finite(value), None): raise ValueError(f"{path} is not written: {bad} is not finite")
     write_whole(path, lambda p: p.write_text(json.dumps(value, indent=1)))
+
+def not_finite(
+    value,              # numbers, in dicts and lists at any depth
+    place: str = '',    # what the value is called
+) -> Iterator[str]:
+    "Where there is NaN or infinity: 'metrics.fd', 'shards.3.n', …"
+    if isinstance(value, float) and not math.isfinite(value): yield place
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from not_finite(inner, f'{place}.{key}' if place else str(key))
+
+# %% ../nbs/00_core.ipynb #e729fc20
+def parse_json(
+    text: str,
+    source: str | Path,        # where it is from, for error messages
+    what: str = 'JSON file',   # noun for it in error messages: 'manifest', 'report of an evaluation', …
+    kind: type | None = None,  # a `TypedDict` that describes it; None: any object
+) -> dict:
+    "A JSON object. `ValueError`, in one line that names the field, for anything else."
+    def number(word):
+        if math.isfinite(value := float(word)): return value
+        raise ValueError(f'{word} is not a finite number')
+    try: value = json.loads(text, parse_constant=number, parse_float=number)
+    except (ValueError, RecursionError) as e: raise ValueError(f"{source} is damaged: {e}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{source} is not a {what}: expected a JSON object, got {type(value).__name__}")
+    if kind: _compare_kind(value, kind, f"{source} is not a {what}")
+    return value
 
 def read_json(
     path: str | Path,
-    what: str = 'JSON file',   # noun for the file in error messages: 'manifest', 'report of an evaluation', …
+    what: str = 'JSON file',
+    kind: type | None = None,  # as for `parse_json`
 ) -> dict:
-    "Read a JSON object. `FileNotFoundError` if the file is missing; `ValueError` if it is damaged or not an object."
-    try: value = json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError: raise FileNotFoundError(f"no {what} at {path}") from None
-    except (ValueError, RecursionError) as e: raise ValueError(f"{path} is damaged: {e}") from None
-    if isinstance(value, dict): return value
-    raise ValueError(f"{path} is not a {what}: expected a JSON object, got {type(value).__name__}")
+    "Read a JSON object. `FileNotFoundError` if the file is missing; `ValueError` as of `parse_json`."
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"no {what} at {path}")
+    try: text = path.read_text(encoding='utf-8')
+    except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
+    return parse_json(text, path, what, kind)
+
+# %% ../nbs/00_core.ipynb #6bbefbe5
+@cache
+def _reader(kind: type):
+    from pydantic import TypeAdapter
+    return TypeAdapter(kind)
+
+def _compare_kind(value: dict, kind: type, otherwise: str):
+    from pydantic import ValidationError
+    try: _reader(kind).validate_python(value, strict=True)
+    except ValidationError as e:
+        fault = e.errors(include_url=False)[0]
+        place = '.'.join(map(str, fault['loc']))
+        if fault['type'] == 'missing': raise ValueError(f"{otherwise}: {place} is missing") from None
+        raise ValueError(f"{otherwise}: {place}: {fault['msg']}, got {fault['input']!r:.80}") from None
 
 # %% ../nbs/00_core.ipynb #00e0a55b
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None):

@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['CODECS', 'Codec', 'mirrored', 'fill_in', 'PixelCodec', 'register_codec', 'make_codec', 'measure_factor', 'KLCodec',
-           'diffusers_codec']
+           'diffusers_codec', 'PosteriorCodec', 'MomentsCodec']
 
-# %% ../nbs/12_latents.ipynb #7b3e20cb
+# %% ../nbs/12_latents.ipynb #866405ca
 import hashlib
-import json
 import math
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Callable, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import Registry
+from .core import Registry, read_json
 
 # %% ../nbs/12_latents.ipynb #doors001
 class Codec(Protocol):
@@ -105,7 +104,7 @@ def measure_factor(
     if not std > 0: raise ValueError(f"cannot normalise latents of standard deviation {std}: are all images equal?")
     return float(f'{1 / std:.4g}')
 
-# %% ../nbs/12_latents.ipynb #d602fa7a
+# %% ../nbs/12_latents.ipynb #3cf83f44
 class KLCodec:
     "Latents of a KL autoencoder, drawn from its posterior and normalised: (z − shift) · factor."
     stochastic = True          # with a generator, encoding draws from the posterior
@@ -118,7 +117,8 @@ class KLCodec:
         batch_size: int = 8,      # images at a time, whatever the batch
         tile: int | None = None,  # side in pixels of overlapping tiles, for large images; None: whole images
     ):
-        if not factor > 0: raise ValueError(f"factor must be positive, got {factor!r}")
+        if not 0 < factor < math.inf: raise ValueError(f"factor must be positive, got {factor!r}")
+        if not math.isfinite(shift): raise ValueError(f"shift must be finite, got {shift!r}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
         self.autoencoder, self.factor, self.shift, self.batch_size = autoencoder.eval().requires_grad_(
@@ -173,7 +173,7 @@ class KLCodec:
         z = (latents.float() / self.factor + self.shift).to(network.dtype)
         return torch.cat([network.decode(part).sample.float() for part in z.split(self.batch_size)])
 
-# %% ../nbs/12_latents.ipynb #d1f74b53
+# %% ../nbs/12_latents.ipynb #60bdb045
 def diffusers_codec(
     folder: str | Path,             # a diffusers AutoencoderKL: config.json and safetensors
     factor: float | None = None,    # None: its config's scaling_factor
@@ -185,11 +185,62 @@ def diffusers_codec(
     from diffusers import AutoencoderKL
     config = Path(folder) / 'config.json'
     if not config.is_file(): raise FileNotFoundError(f"no autoencoder in {folder}: it has no config.json")
-    kind = json.loads(config.read_text()).get('_class_name')
+    kind = read_json(config, 'config of an autoencoder').get('_class_name')
     if kind != 'AutoencoderKL': raise ValueError(f"{folder} holds a {kind}, not an AutoencoderKL")
-    network = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True,
-                                            low_cpu_mem_usage=False)
-    return KLCodec(network, factor or network.config.scaling_factor, network.config.shift_factor or 0., batch_size,
-                   tile)
+    try:
+        network, said = AutoencoderKL.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True)
+    except Exception as e:                                         # diffusers fails in every way there is
+        raise ValueError(f"{folder} holds no autoencoder that can be read: "
+                         f"{(str(e) or type(e).__name__).splitlines()[0][:200]}") from None
+    _check_loaded(folder, network, said)
+    factor = network.config.scaling_factor if factor is None else factor
+    return KLCodec(network, factor, network.config.shift_factor or 0., batch_size, tile)
+
+# %% ../nbs/12_latents.ipynb #bb683646
+def _check_loaded(folder, network, said: dict):
+    "`ValueError` for a network that its file did not fill, or filled with numbers that are none."
+    for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys'):
+        if names := sorted(map(str, said.get(what, ()))):
+            raise ValueError(f"the weights in {folder} do not fit their config: {what.replace('_', ' ')} {names[0]} "
+                             f"and {len(names) - 1} more")
+    bad = [name for name, t in network.state_dict().items() if not t.isfinite().all()]
+    if bad: raise ValueError(f"the weights in {folder} hold NaN or infinity, in {bad[0]}")
 
 CODECS.register('diffusers', diffusers_codec)
+
+# %% ../nbs/12_latents.ipynb #cac57212
+@runtime_checkable
+class PosteriorCodec(Protocol):
+    "A codec whose latents are drawn from a posterior."
+    channels: int      # of the latents
+    factor: float      # latents are (z − shift) · factor
+    shift: float
+
+    def moments(self, images: Tensor) -> Tensor: "[B, c, h, w] to [B, 2C, H, W]: mean and log-variance."
+    def draw(self, moments: Tensor, generator: torch.Generator | None = None) -> Tensor: "Latents; None: the mean's."
+    def decode(self, latents: Tensor) -> Tensor: "[B, C, H, W] to [B, c, h, w]."
+    def fingerprint(self) -> str: "Sixteen digits that tell these weights from any other."
+
+# %% ../nbs/12_latents.ipynb #4d20551d
+class MomentsCodec:
+    "The codec of cached latents: items are moments of an image and of its mirror image."
+    stochastic = True
+
+    def __init__(self,
+        codec: PosteriorCodec,      # the one that made the moments
+    ):
+        self.codec, self.channels, self.factor, self.decode = codec, codec.channels, codec.factor, codec.decode
+
+    def flip(self,
+        items: Tensor,       # [B, 2, 2C, H, W]
+    ) -> Tensor:
+        "The mirror images."
+        return items.flip(1)
+
+    def encode(self,
+        items: Tensor,                             # [B, 2, 2C, H, W]
+        generator: torch.Generator | None = None,  # None: the posterior's mean
+    ) -> Tensor:                                   # [B, C, H, W], unit variance
+        "Latents of the images (not of their mirror images)."
+        return self.codec.draw(items[:, 0], generator)
