@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PRESET', 'SAMPLER', 'RECIPE', 'DATASET', 'FIFTH', 'PARAMETERS', 'MAY_CHANGE', 'HAS_COMPILER', 'DATASET_OF',
            'DATASET_DEFAULTS', 'OTHERWISE', 'GENERIC_DEFAULTS', 'EPOCHS', 'IMAGES', 'BATCH', 'REPO', 'RECIPES',
-           'GUIDANCE', 'TrainConfig', 'recipe_of', 'check_config', 'resolve', 'read_parameters']
+           'GUIDANCE', 'TrainConfig', 'recipe_of', 'check_types', 'check_config', 'resolve', 'read_parameters']
 
-# %% ../nbs/21_config.ipynb #ed169a37
+# %% ../nbs/21_config.ipynb #d025d4d9
 import dataclasses
 import math
 import os
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from .model import PRESETS
 from .sampling import guidance_weights
-from .settings import ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Named, changeable
+from .settings import ANYTHING, BELOW_1, FLAG, NOT_NEGATIVE, OPTIONS, POSITIVE, SHARE, TEXT, Check, Named
 
 # isort: split
-from .settings import is_plain, one_of, only_known, setting, whole
+from .settings import changeable, is_plain, one_of, only_known, setting, whole
 from .solvers import SAMPLERS
 
 # %% ../nbs/21_config.ipynb #7b5edaa2
@@ -196,7 +196,13 @@ def recipe_of(
     guidance = dict(guidance=GUIDANCE[model]) if model in GUIDANCE else {}
     return RECIPES[name] | guidance | (dict(sample_steps=40) if (name, model) == ('repo', 'xar_b') else {})
 
-# %% ../nbs/21_config.ipynb #a45a7279
+# %% ../nbs/21_config.ipynb #8c13aab7
+def check_types(config: TrainConfig):
+    "`ValueError` for the first value of another kind than its parameter's; names may be those of things to register."
+    for name, field in PARAMETERS.items():
+        value = getattr(config, name)
+        if value is not None or field.default is not None: Check.__call__(field.metadata['check'], name, value)
+
 def check_config(config: TrainConfig):
     "`ValueError` for the first value that is not accepted."
     for name, field in PARAMETERS.items():

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision', 'autocast',
            'memory_of', 'peak_memory', 'own_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'not_finite',
-           'parse_json', 'read_json', 'save_tensors', 'sweep', 'sha256', 'check_links', 'project_root', 'duration',
-           'size']
+           'parse_json', 'read_json', 'save_tensors', 'sweep', 'sha256', 'check_links', 'project_root', 'git_commit',
+           'duration', 'size']
 
-# %% ../nbs/00_core.ipynb #918dfed6
+# %% ../nbs/00_core.ipynb #634ed28d
 import contextlib
 import errno
 import hashlib
@@ -18,6 +18,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping
@@ -307,11 +308,18 @@ def check_links(
         if path.resolve().is_relative_to(folder.resolve()): continue
         raise ValueError(f"{path} is a link out of {folder}, and nothing is written through it: remove it")
 
-# %% ../nbs/00_core.ipynb #fbecbb56
+# %% ../nbs/00_core.ipynb #a8d97e4f
 def project_root() -> Path:
     "The nearest folder with a settings.ini, here or above; the current folder if there is none."
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p / 'settings.ini').is_file()), here)
+
+def git_commit() -> str | None:
+    "The commit of this library, if it lies in a git repository."
+    here = Path(__file__).parent if '__file__' in globals() else Path.cwd()
+    try: done = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, timeout=10)
+    except OSError: return None
+    return done.stdout.strip() or None
 
 # %% ../nbs/00_core.ipynb #7c1f588a
 DURATIONS = dict(years=365.25 * 86400, days=86400., hours=3600., minutes=60., seconds=1.)

@@ -139,7 +139,7 @@ def build_or_plan(config: TrainConfig, device: torch.device, precision: str) -> 
         print(describe_plan(cost), describe_time(time, config), sep='\n')
         raise
 
-# %% ../nbs/24_cost.ipynb #c1627ddf
+# %% ../nbs/24_cost.ipynb #a82583e8
 class Meter:
     "Losses and gradient norms since the last line, read from the device once a line."
 
@@ -197,6 +197,9 @@ class Meter:
                     memory_gib=peak_memory(self.accelerator.device) / 2**30, skipped=self.skipped,
                     share_of_matrix_rate=per_second * self.cost['flops_per_image'] / peak)
 
-    def too_many_bad(self) -> bool:
-        "Whether `bad_steps` of the last four times as many steps were not finite."
-        return sum(self.recent) >= self.config.bad_steps
+    def too_many_bad(self, step: int) -> str:
+        "Why a run cannot go on: `bad_steps` of the last four times as many were not finite, or all of a whole run."
+        bad = 'steps had a loss or gradient that is NaN or infinite'
+        if sum(self.recent) >= self.config.bad_steps:
+            return f"{self.config.bad_steps} of the last {4 * self.config.bad_steps} {bad}"
+        return f"all {step} {bad}" if self.skipped >= step == self.config.steps else ''

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from .core import parse_json, read_json
 
-# %% ../nbs/19_run_files.ipynb #38c5bd6d
+# %% ../nbs/19_run_files.ipynb #2f0d7650
 class SavedImages(TypedDict):
     "What the images of a run are like, as an `ImageSpec` has it."
     padding: Annotated[int, Ge(0)]
@@ -28,6 +28,7 @@ class SavedConfig(TypedDict):
     config: dict                       # of a `TrainConfig`
     codec: NotRequired[dict]           # arguments of `make_codec`
     images: NotRequired[SavedImages]
+    micro_batch: NotRequired[Annotated[int, Ge(1)]]
 
 def read_config(
     path: str | Path,   # config.json of a run

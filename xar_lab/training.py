@@ -6,7 +6,7 @@
 __all__ = ['take_step', 'batches', 'train_on', 'log', 'stops', 'save', 'go_back', 'announce', 'prepare', 'train', 'keep_failure',
            'main']
 
-# %% ../nbs/28_training.ipynb #9af5a8a6
+# %% ../nbs/28_training.ipynb #306ddc98
 import json
 import os
 import signal
@@ -29,13 +29,13 @@ from .cost import Meter, build_or_plan, describe_plan, describe_time, estimate, 
 from .data import BatchOrder, SkipBadItems, loaders_explained
 from .fsdp import check_processes, full_tensor, synced
 from .runs import good_checkpoint, step_of
-from .state import check_same_weights, claimed, load_checkpoint, make_accelerator, place, save_checkpoint
+from .state import check_same_weights, claimed, first_not_finite, load_checkpoint, make_accelerator, place
 
 # isort: split
-from .state import tensors_of
+from .state import save_checkpoint, tensors_of, with_its_pieces
 from .step import batch_loss, draw, learning_rate, make_optimizer, update
 
-# %% ../nbs/28_training.ipynb #c541e88e
+# %% ../nbs/28_training.ipynb #0de37b6b
 def take_step(
     run: Run,
     images: Tensor,         # [b, …]: this process's part of the batch
@@ -46,9 +46,9 @@ def take_step(
     "One optimizer step. Nothing in it waits for the device."
     config, state, accelerator = run.config, run.state, run.accelerator
     draws, total = draw(run.parts, state.step, positions), torch.zeros((), device=run.device)
-    torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, accelerator.process_index))
     for group in state.optimizer.param_groups: group['lr'] = learning_rate(config, state.step)
     for piece in pieces:
+        torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, positions[piece.start]))
         with synced(run.network, accelerator, piece is pieces[-1]):
             x, y = images[piece].to(run.device), labels[piece].to(run.device)
             loss = batch_loss(run.parts, run.network, x, y, draws.part(piece), state.precision)
@@ -61,7 +61,7 @@ def take_step(
     state.ema.update_parameters(run.parts.model)
     return total, norm
 
-# %% ../nbs/28_training.ipynb #2ba354cd
+# %% ../nbs/28_training.ipynb #68f4f9f6
 def batches(run: Run) -> tuple[DataLoader, range, list[slice]]:
     "This process's part of every batch from here on, its place in the batch, and the pieces it is worked on in."
     config, accelerator = run.config, run.accelerator
@@ -72,8 +72,8 @@ def batches(run: Run) -> tuple[DataLoader, range, list[slice]]:
                         num_workers=config.workers, pin_memory=run.device.type == 'cuda')
     return loader, mine, [slice(i, min(count, i + most)) for i in range(0, count, most)]
 
-def train_on(run: Run, meter: Meter) -> bool:
-    "Steps to the end, or until somebody asks to stop. True: too many of them were bad."
+def train_on(run: Run, meter: Meter) -> str:
+    "Steps to the end, or until somebody asks to stop. Returns why the run cannot go on from here, or ''."
     config, state = run.config, run.state
     loader, positions, pieces = batches(run)
     for images, labels, bad in meter.waiting(loader):
@@ -82,15 +82,15 @@ def train_on(run: Run, meter: Meter) -> bool:
         meter.add(*take_step(run, images, labels, positions, pieces))
         state.step += 1
         if run.logs(state.step): log(run, *meter.read(state.step, lr))
-        if meter.too_many_bad(): return True
+        if why := meter.too_many_bad(state.step): return why
         due = state.step % config.save_every == 0 or state.step == config.steps
-        if due: save(run)
+        if due and (why := save(run)): return why
         run.tell('on_step', step=state.step)
         if stops(run):
-            if not due: save(run, stopped=True)
+            if not due and (why := save(run, stopped=True)): return why
             run.say(f'stopped at step {state.step} of {config.steps}, with a checkpoint: train again to go on')
-            return False
-    return False
+            return ''
+    return ''
 
 # %% ../nbs/28_training.ipynb #260752df
 def log(run: Run, row: dict, bad: list[dict]):
@@ -106,12 +106,15 @@ def stops(run: Run) -> bool:
     if run.asked: run.accelerator.set_trigger()
     return run.accelerator.check_trigger()
 
-# %% ../nbs/28_training.ipynb #081d0d81
-def save(run: Run, stopped: bool = False):
-    "A checkpoint. `OSError` if it cannot be written and is the last one."
+# %% ../nbs/28_training.ipynb #2509a5b6
+def save(run: Run, stopped: bool = False) -> str:
+    "A checkpoint, or why not: a number that is not finite. `OSError` if it cannot be written and is the last one."
     config, state = run.config, run.state
     if not config.fsdp: check_same_weights(state, run.accelerator)
     tensors = tensors_of(state, keep=run.main)
+    bad = first_not_finite(tensors)
+    if run.accelerator.gather(torch.tensor([bad is not None], device=run.device)).any():      # all processes agree
+        return f"{bad or 'a weight'} is NaN or infinite"
     if run.main:
         try: save_checkpoint(run.folder, state, tensors, config, stopped)
         except OSError as e:
@@ -119,48 +122,54 @@ def save(run: Run, stopped: bool = False):
             left = f'{kept.name} is kept' if kept else 'there is none yet'
             why = f"no checkpoint at step {state.step}: {e.strerror or e}; {left}"
             if stopped or state.step == config.steps: raise OSError(why) from None
-            return run.say(f'{why}, the next try is at step {state.step + config.save_every}')
+            run.say(f'{why}, the next try is at step {state.step + config.save_every}')
+            return ''
     run.tell('on_save', step=state.step)
+    return ''
 
-# %% ../nbs/28_training.ipynb #28cb5c5a
-def go_back(run: Run, meter: Meter):
-    "After too many bad steps: to the last checkpoint, once. `ValueError` the second time."
+# %% ../nbs/28_training.ipynb #7f1f9a6f
+def go_back(run: Run, meter: Meter, why: str):
+    "To the last checkpoint, once. `ValueError` the second time, or if there is none to go on from."
     config, state, at, good = run.config, run.state, run.state.step, good_checkpoint(run.folder)
-    what = f"{config.bad_steps} of the last {4 * config.bad_steps} steps had a loss or gradient that is NaN or infinite"
-    if state.rollbacks:
-        raise ValueError(f"{what}, at step {at} again after going back once: try a smaller lr, a longer warmup, or "
+    lost = not good and (at == config.steps or first_not_finite(tensors_of(state)))
+    if state.rollbacks or lost:
+        when = 'again after going back once' if state.rollbacks else 'and there is no checkpoint to go back to'
+        raise ValueError(f"{why}, at step {at} {when}: try a smaller lr, a longer warmup, or "
                          f"clip below {config.clip:g} (faults.jsonl lists the steps and their images)")
     if good: load_checkpoint(good, state)
     state.rollbacks += 1
     if config.fallback: state.precision = 'float32'
     meter.forget()
-    run.say(f"{what}: back from step {at} to {state.step}, on in {state.precision}")
+    run.say(f"{why}: back from step {at} to {state.step}, on in {state.precision}")
     event = dict(event='went back', at=at, to=state.step, precision=state.precision)
     run.tell('on_rollback', step=state.step, event=event)
 
-# %% ../nbs/28_training.ipynb #710703bb
+# %% ../nbs/28_training.ipynb #0b5ae21f
 def announce(run: Run, precision: str):
     "Plan and estimate, printed and kept in cost.json; and what became of the weights that the run starts from."
-    cost = plan(run.parts, run.accelerator.num_processes, memory_of(run.device))
+    cost = run.cost
     run.cost = cost | dict(estimate=estimate(cost, run.config, run.device, precision))
     if not run.main: return
     started = [f'{run.config.init_from}: {group}: {what}' for group, what in run.parts.started.items()]
     print(describe_plan(cost), describe_time(run.cost['estimate'], run.config), *started, sep='\n')
     with run.keeping('cost.json is'): write_json(run.folder / 'cost.json', run.cost)
 
-# %% ../nbs/28_training.ipynb #fb87a64e
+# %% ../nbs/28_training.ipynb #4cbb6714
 def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run, str]:    # the run, its precision
     "A run before its first step. `ValueError` for every mistake in names, data and sizes; nothing is written."
     device = device_of(int(os.environ.get('LOCAL_RANK', 0)), config.device)
     precision = pick_precision(config.precision, device)
     parts = build_or_plan(config, device, precision)
-    config, accelerator = parts.config, make_accelerator(device)
+    folder, accelerator = Path(parts.config.runs_dir) / parts.config.name, make_accelerator(device)
+    parts.config = config = with_its_pieces(parts.config, folder)
     if config.fsdp: check_processes(accelerator.num_processes)
     make_optimizer(parts.model, config)                                    # a wrong name or option shows here
     chosen = make_callbacks(config, follow, callbacks, signals)
-    return Run(parts, accelerator, chosen, Path(config.runs_dir) / config.name), precision
+    run = Run(parts, accelerator, chosen, folder)
+    run.cost = plan(parts, accelerator.num_processes, memory_of(device))
+    return run, precision
 
-# %% ../nbs/28_training.ipynb #460c67eb
+# %% ../nbs/28_training.ipynb #dc62b820
 def train(
     config: TrainConfig,
     follow: Callable[[dict], bool] | None = None,   # told of every step; a true answer: stop, with a checkpoint
@@ -169,7 +178,7 @@ def train(
     "Train a model. The config fixes the result; the folder holds what is needed to resume, evaluate or explain it."
     signals: list[int] = []
     run, precision = prepare(config, follow, callbacks, signals)
-    with claimed(run.folder, run.parts, run.accelerator, precision) as last:
+    with claimed(run.folder, run.parts, run.accelerator, precision, run.cost['micro_batch']) as last:
         if last and step_of(last) >= run.config.steps:
             done = f"{run.folder} is finished ({run.config.steps} steps)"
             if run.main: print(f"{done}; to train again, choose another name or remove it")
@@ -181,7 +190,7 @@ def train(
         meter = Meter(run.config, run.cost, run.accelerator)
         with (told(run), stop_signals(signals), seeded(run.config.seed, 'dropout'), tf32(run.config.tf32),
               loaders_explained(run.config.workers)):
-            while train_on(run, meter): go_back(run, meter)
+            while why := train_on(run, meter): go_back(run, meter, why)
         run.accelerator.wait_for_everyone()
         run.accelerator.end_training()
     if signals: raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
