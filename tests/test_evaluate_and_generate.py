@@ -72,7 +72,7 @@ def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
     from xar_lab.data import load_dataset
     from xar_lab.evaluation import evaluate_samples
     from xar_lab.features import real_images
-    from xar_lab.samples import save_images
+    from xar_lab.sample_files import save_images
     images, labels = real_images(load_dataset('digits', 'test'))
     images, labels = images[:200], labels[:200]
     save_images(images, tmp_path / 'png', labels)
@@ -146,7 +146,7 @@ def test_a_crafted_file_runs_no_code(tmp_path):
     torch.save(Evil(), tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
     np.savez(tmp_path / 'samples.npz', images=np.array([Evil()], dtype=object))
     from xar_lab.evaluation import check_extractor
-    from xar_lab.samples import read_samples
+    from xar_lab.sample_files import read_samples
     with pytest.raises(ValueError, match='is not the file that was meant'):
         check_extractor('inception-v3-compat', tmp_path / 'weights-inception-2015-12-05-6726825d.pth')
     with pytest.raises(ValueError, match='is not a file of samples'): read_samples(tmp_path, list('0123456789'))

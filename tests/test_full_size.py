@@ -76,7 +76,7 @@ def test_inception_on_200_images_is_torch_fidelitys(tmp_path):
     "Random weights in the place of Inception's, so the numbers mean nothing; but they are torch-fidelity's own."
     from xar_lab.data import load_dataset
     from xar_lab.features import real_images
-    from xar_lab.samples import save_images
+    from xar_lab.sample_files import save_images
     from xar_lab.shards import sha256
     from xar_lab.training import TrainConfig, train
     weights = tmp_path / 'random-inception.pth'

@@ -6,9 +6,10 @@
 __all__ = ['CachedLatents', 'Manifest', 'MARLatents', 'open_latents', 'CachedShard', 'cost_of', 'cache_latents', 'CachePlan',
            'verify_cache', 'read_rate']
 
-# %% ../nbs/14_cache.ipynb #152a84ba
+# %% ../nbs/14_cache.ipynb #1a163ef8
 import hashlib
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -301,7 +302,7 @@ def cache_latents(
     else: print(f"{folder} is whole: nothing to do")
     return folder
 
-# %% ../nbs/14_cache.ipynb #96fbb115
+# %% ../nbs/14_cache.ipynb #a9c02bc7
 def _run(job: _Job, todo: list, processes: int, progress: bool, cost: dict) -> dict:
     "Do the missing shards; the times that the manifest keeps."
     started, images = time.perf_counter(), job.shards.count(todo)
@@ -320,7 +321,7 @@ def _content(dataset) -> str:
     "What a data set holds, as far as its labels and the names of its files tell."
     state = hashlib.sha256()
     if hasattr(dataset, 'labels'): state.update(np.asarray(dataset.labels, dtype=np.int64).tobytes())
-    for path in _paths(dataset): state.update(f'{path}\n'.encode())
+    for path in _paths(dataset): state.update(os.fsencode(path) + b'\n')
     return state.hexdigest()[:16]
 
 def _paths(dataset) -> list[str]: return getattr(dataset, 'paths', [])      # images in memory have none

@@ -129,12 +129,15 @@ def device_of(
     if device == 'cpu' or not there: return torch.device('cpu')
     return torch.device('cuda', rank % torch.cuda.device_count())
 
-# %% ../nbs/00_core.ipynb #e294c6d2
+# %% ../nbs/00_core.ipynb #fe2ce282
 def pick_precision(
     precision: str,         # 'auto' | 'bf16' | 'float32'
     device: torch.device,
 ) -> str:                   # 'bf16' | 'float32'
-    "The precision to use: 'auto' becomes 'bf16' where the processor multiplies bfloat16 natively, else 'float32'."
+    """The precision to use: 'auto' becomes 'bf16' where the processor multiplies bfloat16 natively, else 'float32'.
+    `ValueError` for any other word."""
+    if precision not in ('auto', 'bf16', 'float32'):
+        raise ValueError(f"precision must be one of auto, bf16, float32, got {precision!r}")
     if precision != 'auto': return precision
     if device.type == 'cuda': return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float32'
     features = torch.cpu.get_capabilities()

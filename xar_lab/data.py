@@ -82,7 +82,7 @@ def digits(
     return ImageDataset(images[take], torch.from_numpy(source.target).long()[take], [str(d) for d in range(10)],
                         f'digits/{split}', levels=17)
 
-# %% ../nbs/15_data.ipynb #b348d52b
+# %% ../nbs/15_data.ipynb #16228720
 FASHION_CLASSES = ['T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot']
 SYSTEM_FOLDERS = [Path('/usr/share/datasets/fashion-mnist'), Path('/usr/local/share/datasets/fashion-mnist')]
 
@@ -94,7 +94,7 @@ def _read_idx(path: Path) -> Tensor:
 
 def fashion_mnist(
     split: str = 'train',              # 'train' (60,000 images) | 'test' (10,000)
-    root: str | Path | None = None,    # where torchvision downloads to; default: data/ of the project
+    root: str | Path | None = None,    # torchvision's folder; None: data/ of the project, and it is downloaded there
 ) -> ImageDataset:
     "Fashion-MNIST: 28×28 grey, 10 classes, padded to 32×32. Source: Xiao, Rasul, Vollgraf 2017."
     if split not in ('train', 'test'): raise ValueError(f"unknown split {split!r}; known: train, test")
@@ -105,11 +105,12 @@ def fashion_mnist(
             / f'{stem}-labels-idx1-ubyte.gz')
     else:
         from torchvision.datasets import FashionMNIST
-        root = Path(root) if root else project_root() / 'data'
-        try: source = FashionMNIST(root, train=split == 'train', download=True)
+        fetch, root = root is None, Path(root) if root else project_root() / 'data'     # written to only if nobody said
+        try: source = FashionMNIST(root, train=split == 'train', download=fetch)
         except (RuntimeError, OSError) as e:
             raise FileNotFoundError("Fashion-MNIST is neither installed (apt install dataset-fashion-mnist) nor in "
-                                    f"{root}, and could not be downloaded: {str(e).splitlines()[0]}") from None
+                                    f"{root}, {'and could not be downloaded' if fetch else 'which is not written to'}: "
+                                    f"{str(e).splitlines()[0]}") from None
         images, labels = source.data, source.targets
     return ImageDataset(images[:, None], labels.long(), FASHION_CLASSES, f'fashion_mnist/{split}', padding=2)
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KID_SUBSETS', 'KID_SIZE', 'KID_SEED', 'PRC_NEIGHBORHOOD', 'SVM_PENALTY', 'COPY_QUANTILE', 'MOST_COMPARED',
-           'DRAWN_SHARE', 'canonical_order', 'find_features', 'statistics_of', 'kid_subset_size', 'compare',
-           'distances', 'two_sample_test', 'nearest', 'largest_n', 'draw_like', 'mean_and_sd', 'metric_names']
+           'FEWEST_COMPARED', 'DRAWN_SHARE', 'canonical_order', 'find_features', 'statistics_of', 'kid_subset_size',
+           'compare', 'distances', 'two_sample_test', 'nearest', 'check_enough', 'largest_n', 'draw_like',
+           'mean_and_sd', 'metric_names']
 
 # %% ../nbs/32_distances.ipynb #e0bffaa4
 import hashlib
@@ -145,8 +146,12 @@ def nearest(
     found = [torch.cdist(part.flatten(1).float(), b).min(1) for part in images.split(chunk)]
     return torch.cat([f.values for f in found]) / math.sqrt(b.shape[1]), torch.cat([f.indices for f in found])
 
-# %% ../nbs/32_distances.ipynb #a4f2995d
-MOST_COMPARED, DRAWN_SHARE = 1000, .8
+# %% ../nbs/32_distances.ipynb #0eb2aab7
+MOST_COMPARED, FEWEST_COMPARED, DRAWN_SHARE = 1000, 5, .8
+
+def check_enough(n: int):
+    "`ValueError` for too few images to compare: the two-sample test has five folds, and recall looks at neighbours."
+    if n < FEWEST_COMPARED: raise ValueError(f"{n} samples cannot be compared, expected {FEWEST_COMPARED} or more")
 
 def largest_n(
     held_out: Tensor,              # Long: labels of the held-out images

@@ -4,45 +4,46 @@
 
 # %% auto #0
 __all__ = ['FEWEST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'LEFT_OUT', 'GRID_IMAGES', 'GRID_COLUMNS',
-           'reference_images', 'check_comparison', 'measure', 'EvalReport', 'evaluate_samples', 'real_source',
-           'why_not_comparable', 'check_n', 'evaluate']
+           'reference_images', 'check_comparison', 'measure', 'Floor', 'SavedReport', 'EvalReport', 'evaluate_samples',
+           'check_n', 'evaluate']
 
-# %% ../nbs/33_evaluation.ipynb #7aa18ef8
-import json
+# %% ../nbs/33_evaluation.ipynb #8883fb82
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Callable
+from typing import Annotated, Callable
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import TypedDict
 
-from .build import open_dataset
 from .config import TrainConfig, resolve
-from .core import device_of, memory_of, moved, write_json, write_whole
+from .core import device_of, moved, read_json, write_json, write_whole
 from .data import labels_of
 from .distances import COPY_QUANTILE, DRAWN_SHARE, KID_SEED, KID_SUBSETS, PRC_NEIGHBORHOOD, canonical_order
 
 # isort: split
-from .distances import distances, draw_like, find_features, kid_subset_size, largest_n, mean_and_sd
+from .distances import check_enough, distances, draw_like, find_features, kid_subset_size, largest_n, mean_and_sd
 
 # isort: split
 from .distances import metric_names, nearest, two_sample_test
 from .features import RealImages, accuracy, check_classes, check_extractor, extractor_files, extractor_for
 
 # isort: split
-from .features import load_classifier, name_of, open_real, open_splits
+from .features import load_classifier, name_of, open_real, open_splits, real_source
 from .flow import LinearFlow, make_flow
 from .images import as_array, save_grid
 from .model import XAR
 from .runs import evaluation_folder
-from .samples import Source, balanced_labels, draw_samples, draw_shards, first_of_each, read_samples, sampling_of
+from .sample_files import read_samples
+from .samples import Source, balanced_labels, draw_samples, draw_shards, first_of_each, sampling_of
 from .sampling import check_settings
 from .shards import remove_shards
 
-# %% ../nbs/33_evaluation.ipynb #483e4b0b
+# %% ../nbs/33_evaluation.ipynb #e20763f3
 def _comparable(images, labels, real, share=DRAWN_SHARE):
     "Images and labels that can be compared, in their own order; and the largest share of held-out images in a draw."
     order = canonical_order(images, labels)
@@ -52,7 +53,8 @@ def _comparable(images, labels, real, share=DRAWN_SHARE):
     held_out = real.test_labels.bincount(minlength=real.num_classes)
     place = torch.empty(len(order), dtype=torch.long)                  # of each image among those of its class
     for k in range(real.num_classes): place[order[labels[order] == k]] = torch.arange(int((labels == k).sum()))
-    kept = order[(place < (share * held_out)[labels])[order]]
+    most = (share * held_out).minimum(held_out - 1)                    # so that draws differ, of however few images
+    kept = order[(place < most[labels])[order]]
     images, labels = images[kept], labels[kept]
     return images, labels, float((labels.bincount(minlength=real.num_classes) / held_out).max())
 
@@ -141,13 +143,14 @@ def _settings(extractor, weights_hash, against, resamplings) -> dict:
         kid_subset_size=kid_subset_size(against.n), kid_seed=KID_SEED, prc_neighborhood=PRC_NEIGHBORHOOD,
         copy_threshold=float(against.copy_threshold))
 
-# %% ../nbs/33_evaluation.ipynb #61b6b84a
+# %% ../nbs/33_evaluation.ipynb #5478c765
 MEASURED_WITH = ('xar_lab', 'torch', 'torch-fidelity', 'scikit-learn', 'numpy')     # packages whose versions are kept
 
 def _measure(images, labels, real, see, resamplings, seed, progress) -> tuple[dict, dict, _Comparison, list[str]]:
     "Numbers, floors, what they were compared with, notes."
     given = len(images)
     images, labels, share = _comparable(images, labels, real)
+    check_enough(len(images))
     against = _Comparison(real, labels, len(images), seed, see)
     found = see(images)
     metrics = against.numbers(images, found, nearest(images, real.train_images)[0], labels)
@@ -196,7 +199,20 @@ def _text(value) -> str:
     if isinstance(value, str): return value
     return f'{value:,}' if isinstance(value, int) else f'{value:.3g}' if abs(value) < 100 else f'{value:,.0f}'
 
-# %% ../nbs/33_evaluation.ipynb #fd9629ff
+# %% ../nbs/33_evaluation.ipynb #525836a6
+class Floor(TypedDict):
+    "A number of real held-out images, over several draws."
+    mean: float
+    sd: float
+
+class SavedReport(TypedDict):
+    "What report.json holds, and more for the reader."
+    n: Annotated[int, Ge(1)]
+    metrics: dict[str, float]
+    floors: dict[str, Floor]
+    notes: list[str]
+
+# %% ../nbs/33_evaluation.ipynb #d28f2536
 @dataclass
 class EvalReport:
     "What was measured, and where it was written."
@@ -206,7 +222,7 @@ class EvalReport:
     @classmethod
     def read(cls, folder: str | Path) -> 'EvalReport':
         "A report from disk."
-        return cls(Path(folder), json.loads((Path(folder) / 'report.json').read_text()))
+        return cls(Path(folder), read_json(Path(folder) / 'report.json', 'report of an evaluation', SavedReport))
 
     @property
     def metrics(self) -> dict: return self.numbers['metrics']
@@ -260,34 +276,6 @@ def evaluate_samples(
     numbers = measure(images, labels, dataset, **comparison)
     return _store(Path(folder), images, labels, len(class_names), numbers | dict(samples=str(samples)))
 
-# %% ../nbs/33_evaluation.ipynb #4cb2631d
-def real_source(
-    config: TrainConfig,
-) -> str | dict:             # as `measure` takes it
-    "The real images behind a run: its data set, or what a latent cache was made of. `ValueError` if unknown."
-    data = open_dataset(config)
-    if data.codec_spec is None:
-        return dict(name=config.dataset, **config.dataset_options) if config.dataset_options else config.dataset
-    if data.source is None:
-        raise ValueError(f"the latents of {data.name} do not say which images they were made of: compare with a "
-                         "reference instead (nbs/evaluate.ipynb: -p reference …)")
-    return data.source
-
-def why_not_comparable(
-    config: TrainConfig,
-    share: float = .25,      # of the memory that real images may take
-) -> str | None:             # None: `evaluate` can compare
-    "Why a run's samples cannot be compared with its own real images, in one line."
-    try:
-        real = real_source(config)
-        train, held_out = open_splits(real)
-        check_classes(real, train, held_out)
-    except (ValueError, FileNotFoundError) as e: return str(e)
-    size = len(train) * train[0][0].numel()
-    if size <= share * memory_of(torch.device('cpu')): return None
-    return (f"{len(train):,} real images take {size / 1e9:,.0f} GB: "
-            "compare with a statistics file or a folder of some of them instead")
-
 # %% ../nbs/33_evaluation.ipynb #0058af0d
 def check_n(
     n: int | None,    # samples; None: 1,000, or what the held-out images allow
@@ -340,12 +328,13 @@ class _Run:
                             batch_size=batch_size, precision=self.config.precision, **options)
         return drawn.all(), drawn.cost
 
-# %% ../nbs/33_evaluation.ipynb #fd4c8203
+# %% ../nbs/33_evaluation.ipynb #dd9ddfb1
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
     train, held_out = open_splits(subject.real)
     check_classes(subject.real, train, held_out, subject.class_names)
     n, model = check_n(n, subject.real, held_out), subject.model
+    check_enough(n)
     labels = balanced_labels(n, model.config.num_classes, seed)
     check_comparison(subject.real, **comparison)
     weights, (images, cost) = subject.facts(), subject.draw(labels, sampling, seed=seed, **drawing)
@@ -391,10 +380,10 @@ def evaluate(
     drawing = dict(batch_size=batch_size, processes=processes, device=device, compile=compile, progress=progress)
     return _draw_and_measure(subject, n, seed, sampling, drawing, comparison)
 
-# %% ../nbs/33_evaluation.ipynb #4ffce196
+# %% ../nbs/33_evaluation.ipynb #03ab2507
 __getattr__ = moved(
     __name__,
     distances='KID_SUBSETS KID_SEED canonical_order largest_n find_features statistics_of compare '
               'distances kid_subset_size two_sample_test nearest draw_like spread=mean_and_sd metric_names',
-    features='INCEPTION INCEPTION_SHA256 check_extractor is_official Real=RealImages',
+    features='INCEPTION INCEPTION_SHA256 check_extractor is_official Real=RealImages real_source why_not_comparable',
     samples='sampling_of first_of_each')

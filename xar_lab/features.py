@@ -5,21 +5,26 @@
 # %% auto #0
 __all__ = ['SMALLEST_SIDE', 'FEWEST_BLOCKS', 'WEIGHT_DECAY', 'LABEL_SMOOTHING', 'FOLDERS', 'PIXELS_SIDE', 'INCEPTION',
            'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'open_splits', 'check_classes', 'RealImages',
-           'Classifier', 'fit_classifier', 'accuracy', 'save_classifier', 'load_classifier', 'classifier_facts',
-           'extractor_files', 'extractor_for', 'register_extractors', 'fidelity', 'check_extractor', 'is_official']
+           'real_source', 'why_not_comparable', 'Classifier', 'fit_classifier', 'accuracy', 'save_classifier', 'Sizes',
+           'load_classifier', 'classifier_facts', 'extractor_files', 'extractor_for', 'register_extractors', 'fidelity',
+           'check_extractor', 'is_official']
 
-# %% ../nbs/31_features.ipynb #9410e706
+# %% ../nbs/31_features.ipynb #9f658d98
 import json
 from pathlib import Path
-from typing import Iterator
+from typing import Annotated, Iterator
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from typing_extensions import TypedDict
 
-from .checkpoints import read_tensors
-from .core import project_root, save_tensors, sha256, stream_seed
+from .build import open_dataset
+from .checkpoints import check_numbers, read_tensors
+from .config import TrainConfig
+from .core import memory_of, parse_json, project_root, save_tensors, sha256, stream_seed
 from .data import labels_of, load_dataset
 from .images import to_uint8
 
@@ -50,7 +55,7 @@ def open_splits(
     "Both halves of the real images. Opening a folder may read every file: open it once, and pass the halves on."
     return open_real(dataset), open_real(dataset, 'test')
 
-# %% ../nbs/31_features.ipynb #31c1a55c
+# %% ../nbs/31_features.ipynb #7dbc2bc5
 def _compare_names(names: list, others: list, whose: str):
     if others == names: return
     without, more = ([c for c in a if c not in b] for a, b in ((names, others), (others, names)))
@@ -63,13 +68,13 @@ def check_classes(
     held_out,                   # its held-out images
     trained_on: tuple = (),     # names of the classes that a model was trained on; (): unknown
 ):
-    "`ValueError` unless all have the same classes by name, since labels are numbers, and each has held-out images."
+    "`ValueError` unless all have the same classes by name, since labels are numbers, and each has 2 held-out images."
     names, name = list(train.class_names), name_of(dataset)
     _compare_names(names, list(held_out.class_names), f'the held-out images of {name}')
     _compare_names(names, list(trained_on or names), f'the model of {name}')
     counts = labels_of(held_out).bincount(minlength=len(names))
-    if empty := [label for label, count in zip(names, counts) if not count]:
-        raise ValueError(f"{name} has no held-out images of {', '.join(empty)}")
+    if few := [label for label, count in zip(names, counts) if count < 2]:
+        raise ValueError(f"{name} has fewer than 2 held-out images of {', '.join(few)}: the floor is drawn from them")
 
 # %% ../nbs/31_features.ipynb #4fd76ee8
 class RealImages:
@@ -94,6 +99,34 @@ class RealImages:
             raise ValueError(f"samples are of size {list(images.shape[1:])}, the images of {self.dataset} "
                              f"of {list(want)} (channels, rows, columns)")
         return images
+
+# %% ../nbs/31_features.ipynb #cb227a7d
+def real_source(
+    config: TrainConfig,
+) -> str | dict:             # as `measure` takes it
+    "The real images behind a run: its data set, or what a latent cache was made of. `ValueError` if unknown."
+    data = open_dataset(config)
+    if data.codec_spec is None:
+        return dict(name=config.dataset, **config.dataset_options) if config.dataset_options else config.dataset
+    if data.source is None:
+        raise ValueError(f"the latents of {data.name} do not say which images they were made of: compare with a "
+                         "reference instead (nbs/evaluate.ipynb: -p reference …)")
+    return data.source
+
+def why_not_comparable(
+    config: TrainConfig,
+    share: float = .25,      # of the memory that real images may take
+) -> str | None:             # None: `evaluate` can compare
+    "Why a run's samples cannot be compared with its own real images, in one line."
+    try:
+        real = real_source(config)
+        train, held_out = open_splits(real)
+        check_classes(real, train, held_out)
+    except (ValueError, FileNotFoundError) as e: return str(e)
+    size = len(train) * train[0][0].numel()
+    if size <= share * memory_of(torch.device('cpu')): return None
+    return (f"{len(train):,} real images take {size / 1e9:,.0f} GB: "
+            "compare with a statistics file or a folder of some of them instead")
 
 # %% ../nbs/31_features.ipynb #da323fda
 SMALLEST_SIDE, FEWEST_BLOCKS = 4, 3     # pooling stops at 4 pixels; there are at least three convolutions
@@ -197,26 +230,40 @@ def save_classifier(
     "Write a classifier as safetensors."
     save_tensors(net.state_dict(), Path(path), dict(classifier=json.dumps(net.spec), facts=json.dumps(facts)))
 
-# %% ../nbs/31_features.ipynb #177e5b16
+# %% ../nbs/31_features.ipynb #a4d18d3a
 def _header(path) -> dict:
     from safetensors import safe_open
     with safe_open(path, 'pt') as f: return f.metadata() or {}
 
+class Sizes(TypedDict):
+    "Of a saved classifier."
+    image_channels: Annotated[int, Ge(1)]
+    side: Annotated[int, Ge(1)]
+    num_classes: Annotated[int, Ge(1)]
+    features: Annotated[int, Ge(1)]
+    width: Annotated[int, Ge(1)]
+
+# %% ../nbs/31_features.ipynb #65938889
 def load_classifier(
     path: str | Path,   # as `save_classifier` wrote it
 ) -> Classifier:
     "Read a classifier, in evaluation mode on the CPU. `ValueError` for a file that does not hold one."
     tensors, about = read_tensors(Path(path)), _header(path)
     if 'classifier' not in about: raise ValueError(f"{path} holds no classifier: it was not written by save_classifier")
-    net = Classifier(**json.loads(about['classifier']))
-    net.load_state_dict(tensors)
+    spec = parse_json(about['classifier'], path, 'classifier', Sizes)
+    with torch.device('meta'): net = Classifier(**spec)
+    wanted = {name: t.shape for name, t in net.state_dict().items()}
+    if wrong := [name for name in wanted | tensors if getattr(tensors.get(name), 'shape', None) != wanted.get(name)]:
+        raise ValueError(f"{path} does not fit its classifier: {wrong[0]} is missing, surplus or of another shape")
+    check_numbers({name: t for name, t in tensors.items() if not name.endswith('num_batches_tracked')}, path)
+    net.load_state_dict(tensors, assign=True)
     return net.eval().requires_grad_(False)
 
 def classifier_facts(
     path: str | Path,   # as `save_classifier` wrote it
 ) -> dict:
     "What was kept with a classifier: its data set, its accuracy on held-out images."
-    return json.loads(_header(path).get('facts', '{}'))
+    return parse_json(_header(path).get('facts', '{}'), path, 'description of a classifier')
 
 # %% ../nbs/31_features.ipynb #bdb6b367
 FOLDERS = [Path(__file__).parent if '__file__' in globals() else project_root() / 'xar_lab']

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Reference', 'read_reference', 'self_check', 'find_in_shards', 'FIDReport', 'fid50k']
 
-# %% ../nbs/35_fid50k.ipynb #60a2be37
+# %% ../nbs/35_fid50k.ipynb #9ea0e1d2
 import hashlib
-import json
+import os
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .checkpoints import read_tensors
 from .config import TrainConfig
-from .core import device_of, save_tensors, sha256, write_json
+from .core import device_of, read_json, save_tensors, sha256, write_json
 from .distances import KID_SEED, KID_SUBSETS, compare, find_features, kid_subset_size, metric_names
 
 # isort: split
@@ -81,17 +81,18 @@ def _check_images(images: np.ndarray, path: Path) -> Tensor:
         raise ValueError(f"{path}: images must be uint8 [n, h, w, 1 or 3], got {images.dtype} {list(images.shape)}")
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
-# %% ../nbs/35_fid50k.ipynb #5420d282
+# %% ../nbs/35_fid50k.ipynb #2840da0e
 def _read_folder(folder: Path) -> Reference:
     from torch_fidelity.datasets import ImagesPathDataset
     hidden = lambda p: any(part.startswith('.') for part in p.relative_to(folder).parts)
-    files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in ('.png', '.jpg', '.jpeg') and not hidden(p))
+    is_image = lambda p: p.suffix.lower() in ('.png', '.jpg', '.jpeg') and p.is_file()
+    files = sorted(p for p in folder.rglob('*') if is_image(p) and not hidden(p))
     if not files: raise FileNotFoundError(f"{folder} holds no .png or .jpg files to compare with")
     return Reference(folder, _hash_of(folder, files), images=ImagesPathDataset([str(f) for f in files]))
 
 def _hash_of(folder: Path, files: list[Path]) -> str:
     state = hashlib.sha256()
-    for f in files: state.update(f'{f.relative_to(folder)} {sha256(f)}\n'.encode())
+    for f in files: state.update(os.fsencode(f.relative_to(folder)) + f' {sha256(f)}\n'.encode())
     return state.hexdigest()
 
 # %% ../nbs/35_fid50k.ipynb #62f8f528
@@ -136,11 +137,11 @@ def find_in_shards(
     found = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0] if name != 'seconds'}
     return found, sum(part['seconds'].item() for part in parts)
 
-# %% ../nbs/35_fid50k.ipynb #02dfcee6
+# %% ../nbs/35_fid50k.ipynb #26bf031d
 def _claim_features(folder: Path, mine: dict):
     "Write features.json; if another extractor wrote it, remove its features."
     about = folder / 'features.json'
-    if about.is_file() and json.loads(about.read_text()) != mine:
+    if about.is_file() and read_json(about, 'description of features') != mine:
         for old in folder.glob('features-*.safetensors'): old.unlink()
     write_json(about, mine)
 

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FORMATS', 'SUFFIXES', 'EXPECTED', 'SPLITS', 'BrokenImage', 'open_image', 'adm_crop', 'synset_names', 'ImageFolder']
 
-# %% ../nbs/11_folders.ipynb #c8ebde24
+# %% ../nbs/11_folders.ipynb #44b761a3
 import json
 import math
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def synset_names() -> dict[str, str]:
     "The 1000 synsets of ImageNet-1k in the order of the labels, each with a short name."
     return json.loads((files('xar_lab') / 'imagenet_synsets.json').read_text())
 
-# %% ../nbs/11_folders.ipynb #1f9983ac
+# %% ../nbs/11_folders.ipynb #2fabeffb
 # torchvision's, and animations
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif')
 EXPECTED = "expected <root>/<class>/<name>.jpg"
@@ -136,12 +137,16 @@ SPLITS = {'train', 'val', 'valid', 'validation', 'test'}
 def _some(names: list, most: int = 3) -> str:
     return ', '.join(map(repr, names[:most])) + (f' and {len(names) - most:,} more' if len(names) > most else '')
 
+def _is_text(name: str) -> bool: return name == name.encode(errors='ignore').decode()
+
 def _is_image(path: str) -> bool: return path.lower().endswith(SUFFIXES)
 
 def _class_folders(root: str) -> list[str]:
     "The names of the class folders, sorted; `ValueError` where the root is none of one folder per class."
     if not os.path.isdir(root): raise FileNotFoundError(f"no folder {root!r}; {EXPECTED}")
     with os.scandir(root) as found: entries = {e.name: e.is_dir() for e in found if not e.name.startswith('.')}
+    if odd := next((n for n, is_dir in entries.items() if is_dir and not _is_text(n)), None):
+        raise ValueError(f"{root!r}: the name of class folder {odd!r} is not UTF-8; rename it")
     folders, direct = sorted(n for n, is_dir in entries.items() if is_dir), sorted(n for n, is_dir in entries.items()
         if not is_dir and _is_image(n))
     if direct: raise ValueError(f"{root!r} has images outside of class folders ({_some(direct)}); {EXPECTED}")
@@ -152,16 +157,23 @@ def _class_folders(root: str) -> list[str]:
                          f"{os.path.join(root, folders[0])!r}")
     return folders
 
-# %% ../nbs/11_folders.ipynb #f59e4f45
+# %% ../nbs/11_folders.ipynb #74844002
+def _images_below(folder: str, above: set) -> Iterator[str]:
+    "The image files in a folder, at any depth; what is hidden, and links back to a folder above, are left out."
+    here = os.path.realpath(folder)
+    if here in above: return
+    with os.scandir(folder) as found: entries = [e for e in found if not e.name.startswith('.')]
+    for e in entries:
+        if e.is_dir(): yield from _images_below(e.path, above | {here})
+        elif e.is_file() and _is_image(e.name): yield e.path              # no pipes, which would be waited for
+
+# %% ../nbs/11_folders.ipynb #6644b943
 def _list_images(root: str, folders: list[str]) -> tuple[list[str], list[int]]:
     "The paths relative to the root, class after class and sorted within, and how many each class has."
-    from torchvision.datasets.folder import make_dataset  # here, for it takes a second to import
-    start = len(os.path.join(root, ''))
-    wanted = lambda path: _is_image(path) and os.sep + '.' not in path[start:]
-    paths, counts = [], []
+    start, paths, counts = len(os.path.join(root, '')), [], []
     for folder in folders:
-        found = make_dataset(root, {folder: 0}, is_valid_file=wanted, allow_empty=True)
-        paths += sorted(path[start:] for path, _ in found)
+        found = sorted(path[start:] for path in _images_below(os.path.join(root, folder), {os.path.realpath(root)}))
+        paths += found
         counts.append(len(found))
     empty = [folder for folder, n in zip(folders, counts) if not n]
     if not paths:

@@ -6,11 +6,11 @@
 __all__ = ['CODECS', 'Codec', 'mirrored', 'fill_in', 'PixelCodec', 'register_codec', 'make_codec', 'measure_factor', 'KLCodec',
            'diffusers_codec', 'PosteriorCodec', 'MomentsCodec']
 
-# %% ../nbs/12_latents.ipynb #866405ca
+# %% ../nbs/12_latents.ipynb #a43c9379
 import hashlib
 import math
 from pathlib import Path
-from typing import Callable, Protocol, runtime_checkable
+from typing import Any, Callable, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -173,7 +173,7 @@ class KLCodec:
         z = (latents.float() / self.factor + self.shift).to(network.dtype)
         return torch.cat([network.decode(part).sample.float() for part in z.split(self.batch_size)])
 
-# %% ../nbs/12_latents.ipynb #60bdb045
+# %% ../nbs/12_latents.ipynb #e17f0ad3
 def diffusers_codec(
     folder: str | Path,             # a diffusers AutoencoderKL: config.json and safetensors
     factor: float | None = None,    # None: its config's scaling_factor
@@ -188,7 +188,8 @@ def diffusers_codec(
     kind = read_json(config, 'config of an autoencoder').get('_class_name')
     if kind != 'AutoencoderKL': raise ValueError(f"{folder} holds a {kind}, not an AutoencoderKL")
     try:
-        network, said = AutoencoderKL.from_pretrained(
+        read: Any = AutoencoderKL.from_pretrained
+        network, said = read(
             str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True)
     except Exception as e:                                         # diffusers fails in every way there is
         raise ValueError(f"{folder} holds no autoencoder that can be read: "

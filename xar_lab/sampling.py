@@ -311,7 +311,7 @@ def evaluation_mode(model):
     finally:
         for module, mode in modes: module.training = mode
 
-# %% ../nbs/08_sampling.ipynb #07658519
+# %% ../nbs/08_sampling.ipynb #c235c77a
 def generate(
     model: XAR,
     labels: Tensor,                                     # Long[B]; num_classes means no class
@@ -328,15 +328,20 @@ def generate(
     trajectory: bool = False,                           # keep all states
     progress: bool = False,                             # show a bar over all steps
 ) -> Generation:
-    "One image per label, entity after entity. `ValueError` for bad input before any work. Source: xAR, Sec. 3.3."
+    """One image per label, entity after entity. `ValueError` for bad input before any work, and for NaN after it.
+    Source: xAR, Sec. 3.3."""
     _check_labels(model, labels)
     settings = check_settings(
         model.layout.n_entities, sampler, steps, time_grid, guidance, guidance_schedule, guidance_interval)
     flow = make_flow() if flow is None else flow
     randn = ImageStreams(len(labels), generator) if randn is None else randn
     bar = tqdm(total=settings.steps, disable=not progress, desc='generate', unit='step')
-    with evaluation_mode(model), bar: return draw_entities(model, labels, settings, flow, randn, trajectory, bar)
+    with evaluation_mode(model), bar: drawn = draw_entities(model, labels, settings, flow, randn, trajectory, bar)
+    if (good := drawn.latents.flatten(1).isfinite().all(1)).all(): return drawn
+    raise ValueError(f"image {good.tolist().index(False)} of {len(good)} came out with NaN or infinity: the weights or "
+                     "a number that it was drawn with, are to blame")
 
+# %% ../nbs/08_sampling.ipynb #8c0841b2
 def _check_labels(model, labels):
     if not isinstance(labels, Tensor) or not labels.ndim or not len(labels):
         raise ValueError(f"labels must be a tensor with one entry per image, got {labels!r}")
