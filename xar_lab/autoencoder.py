@@ -6,7 +6,7 @@
 __all__ = ['psnr', 'make_autoencoder', 'as_input', 'check_sizes', 'fit_autoencoder', 'losses', 'check_folder', 'save_autoencoder',
            'autoencoder_facts']
 
-# %% ../nbs/17_autoencoder.ipynb #5763e9cd
+# %% ../nbs/17_autoencoder.ipynb #1c544e45
 import json
 import math
 import os
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .core import autocast, pick_precision, stream_seed
+from .core import autocast, pick_precision, read_json, stream_seed
 from .data import BatchOrder
 from .latents import KLCodec
 from .settings import whole
@@ -172,9 +172,9 @@ def save_autoencoder(
     finally: shutil.rmtree(beside, ignore_errors=True)
     return facts
 
-# %% ../nbs/17_autoencoder.ipynb #7f1a6bd3
+# %% ../nbs/17_autoencoder.ipynb #848481e1
 def autoencoder_facts(
     folder: str | Path,
 ) -> dict:
     "What was kept with an autoencoder."
-    return json.loads((Path(folder) / 'facts.json').read_text())
+    return read_json(Path(folder) / 'facts.json', 'description of an autoencoder')

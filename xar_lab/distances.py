@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KID_SUBSETS', 'KID_SIZE', 'KID_SEED', 'PRC_NEIGHBORHOOD', 'SVM_PENALTY', 'COPY_QUANTILE', 'MOST_COMPARED',
-           'FEWEST_COMPARED', 'DRAWN_SHARE', 'canonical_order', 'find_features', 'statistics_of', 'kid_subset_size',
-           'compare', 'distances', 'two_sample_test', 'nearest', 'check_enough', 'largest_n', 'draw_like',
-           'mean_and_sd', 'metric_names']
+           'FEWEST_COMPARED', 'DRAWN_SHARE', 'canonical_order', 'open_extractor', 'find_features', 'statistics_of',
+           'kid_subset_size', 'compare', 'distances', 'two_sample_test', 'nearest', 'check_enough', 'largest_n',
+           'draw_like', 'mean_and_sd', 'metric_names']
 
 # %% ../nbs/32_distances.ipynb #e0bffaa4
 import hashlib
@@ -32,13 +32,33 @@ def canonical_order(
     kinds = [-1] * len(images) if labels is None else labels.tolist()
     return torch.tensor(sorted(range(len(images)), key=lambda i: (digests[i], kinds[i])), dtype=torch.long)
 
-# %% ../nbs/32_distances.ipynb #a25989e0
+# %% ../nbs/32_distances.ipynb #e8af5e5f
 class _Images(Dataset):
     "As torch-fidelity reads files: three channels."
     def __init__(self, images): self.images = images
     def __len__(self): return len(self.images)
     def __getitem__(self, i): return self.images[i].expand(3, -1, -1)
 
+def open_extractor(
+    extractor: str,                      # a name that torch-fidelity knows: '…_cnn', 'pixels', 'inception-v3-compat', …
+    weights: str | Path | None = None,   # the extractor's file; None: its own, which torch-fidelity may download
+    cuda: bool = False,
+):
+    "The extractor, with the layers that are asked of it. `FileNotFoundError` if its weights cannot be had."
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
+    from torch_fidelity.utils import create_feature_extractor
+    layers = {'features': known[extractor].get_default_feature_layer_for_metric('fid')}
+    score = known[extractor].get_default_feature_layer_for_metric('isc')
+    if score.startswith('logits'): layers['logits'] = score
+    file = None if weights is None else str(weights)
+    try:
+        return create_feature_extractor(extractor, list(layers.values()), cuda=cuda, verbose=False,
+                                        feature_extractor_weights_path=file), layers
+    except OSError as e:                                                     # no network, or no such address
+        raise FileNotFoundError(f"no weights of {extractor}: its own could not be downloaded ({e}); give "
+                                "extractor_weights") from None
+
+# %% ../nbs/32_distances.ipynb #06d81a4e
 def find_features(
     images: Tensor | Dataset,            # uint8[n, c, h, w], or a data set of uint8 [c, h, w]
     extractor: str,                      # a name that torch-fidelity knows: '…_cnn', 'pixels', 'inception-v3-compat', …
@@ -47,14 +67,9 @@ def find_features(
     batch_size: int = 250,               # images at a time
 ) -> dict[str, Tensor]:                  # float64 'features' [n, d]; 'logits' [n, k] if the extractor is a classifier
     "What the extractor sees in every image."
-    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
-    from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
-    layers = {'features': known[extractor].get_default_feature_layer_for_metric('fid')}
-    score = known[extractor].get_default_feature_layer_for_metric('isc')
-    if score.startswith('logits'): layers['logits'] = score
+    from torch_fidelity.utils import get_featuresdict_from_dataset
     cuda = torch.device(device).type == 'cuda'
-    network = create_feature_extractor(extractor, list(layers.values()), cuda=cuda, verbose=False,
-                                       feature_extractor_weights_path=None if weights is None else str(weights))
+    network, layers = open_extractor(extractor, weights, cuda)
     found = get_featuresdict_from_dataset(_Images(images), network, batch_size, cuda, save_cpu_ram=True, verbose=False)
     return {name: found[layer].double() for name, layer in layers.items()}
 

@@ -7,7 +7,7 @@ __all__ = ['FEWEST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'LEFT_O
            'reference_images', 'check_comparison', 'measure', 'Floor', 'SavedReport', 'EvalReport', 'evaluate_samples',
            'check_n', 'evaluate']
 
-# %% ../nbs/33_evaluation.ipynb #8883fb82
+# %% ../nbs/33_evaluation.ipynb #c475fbd5
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from .distances import COPY_QUANTILE, DRAWN_SHARE, KID_SEED, KID_SUBSETS, PRC_NE
 from .distances import check_enough, distances, draw_like, find_features, kid_subset_size, largest_n, mean_and_sd
 
 # isort: split
-from .distances import metric_names, nearest, two_sample_test
+from .distances import metric_names, nearest, open_extractor, two_sample_test
 from .features import RealImages, accuracy, check_classes, check_extractor, extractor_files, extractor_for
 
 # isort: split
@@ -328,7 +328,7 @@ class _Run:
                             batch_size=batch_size, precision=self.config.precision, **options)
         return drawn.all(), drawn.cost
 
-# %% ../nbs/33_evaluation.ipynb #dd9ddfb1
+# %% ../nbs/33_evaluation.ipynb #50cc092a
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
     train, held_out = open_splits(subject.real)
@@ -336,7 +336,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     n, model = check_n(n, subject.real, held_out), subject.model
     check_enough(n)
     labels = balanced_labels(n, model.config.num_classes, seed)
-    check_comparison(subject.real, **comparison)
+    open_extractor(check_comparison(subject.real, **comparison)[0], comparison.get('extractor_weights'))
     weights, (images, cost) = subject.facts(), subject.draw(labels, sampling, seed=seed, **drawing)
     numbers = measure(images, labels, subject.real, seed=seed, device=drawing['device'], progress=drawing['progress'],
                       splits=(train, held_out), **comparison)

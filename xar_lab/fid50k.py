@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reference', 'read_reference', 'self_check', 'find_in_shards', 'FIDReport', 'fid50k']
 
-# %% ../nbs/35_fid50k.ipynb #9ea0e1d2
+# %% ../nbs/35_fid50k.ipynb #5df56e45
 import hashlib
 import os
 import time
@@ -23,7 +23,7 @@ from .core import device_of, read_json, save_tensors, sha256, write_json
 from .distances import KID_SEED, KID_SUBSETS, compare, find_features, kid_subset_size, metric_names
 
 # isort: split
-from .distances import statistics_of
+from .distances import open_extractor, statistics_of
 from .features import INCEPTION, check_extractor, is_official, register_extractors
 from .images import save_grid
 from .papers import published_row
@@ -192,7 +192,7 @@ def _named(name: str, facts: dict) -> str:
     "A file or extractor with the first digits of its hash, marked if it is not known to be official."
     return f"{name} ({(facts['sha256'] or 'its own')[:12]}…)" + ('' if facts['official'] else '   UNOFFICIAL')
 
-# %% ../nbs/35_fid50k.ipynb #35db885e
+# %% ../nbs/35_fid50k.ipynb #d4248c3b
 @dataclass
 class _Judge:
     "What samples are compared with, and by whose features."
@@ -206,6 +206,7 @@ class _Judge:
 
 def _open_judge(reference, reference_images, reference_sha256, extractor, weights, weights_sha256) -> _Judge:
     extractor, weights_hash = check_extractor(extractor, weights, weights_sha256)
+    open_extractor(extractor, weights)                                     # a download that fails, fails before work
     real = read_reference(reference)
     if reference_sha256 and not real.sha256.startswith(reference_sha256.lower()):
         raise ValueError(f"{reference} is not the file that was meant: "

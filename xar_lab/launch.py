@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['free_port', 'count_processes', 'launch_command', 'with_precision', 'run_job', 'launch', 'Job', 'Progress']
 
-# %% ../nbs/29_launch.ipynb #01e8a26d
+# %% ../nbs/29_launch.ipynb #aa6f22f1
 import codecs
 import dataclasses
-import json
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ import torch
 
 from .config import TrainConfig, resolve
 from .core import write_json
+from .run_files import Row, parse_lines
 from .training import train
 
 # %% ../nbs/29_launch.ipynb #b2969bf8
@@ -160,7 +160,7 @@ def _children(pid: int) -> list:
     try: return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess: return []
 
-# %% ../nbs/29_launch.ipynb #d6af4815
+# %% ../nbs/29_launch.ipynb #b1e6fc7d
 class Progress:
     "What a job writes into its run folder, told to whoever follows."
 
@@ -178,7 +178,7 @@ class Progress:
             file.seek(self.at)
             whole = file.read().rpartition(b'\n')[0]
         self.at += len(whole) + bool(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return parse_lines(whole.decode(errors='replace'), path, Row)
 
     def _grids(self) -> list[Path]: return sorted((self.folder / 'samples').glob('step_*.png'))
 
