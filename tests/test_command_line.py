@@ -65,11 +65,15 @@ def test_piped(environment, new_in_runs, tmp_path):
     assert 'short' in notebook.read_text() and (tmp_path / 'short' / 'eval' / 'default' / 'report.json').exists()
 
 
-def test_without_an_input(environment, new_in_runs):
-    command = ['papermill', 'nbs/train.ipynb', '-p', 'colour', 'red']
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    [notebook] = new_in_runs()
-    assert done.returncode != 0 and 'unknown parameter colour' in done.stderr and 'colour' in notebook.read_text()
+def test_a_mistake_is_said_first_and_alone(environment, new_in_runs):
+    for words, said in ((['-p', 'colour', 'red'], 'unknown parameter colour; known: model'),
+                        (['-p', 'layout', 'cel'], "ValueError: unknown layout 'cel'; known: antidiagonal, cell")):
+        done = subprocess.run(['papermill', 'nbs/train.ipynb', *words], cwd=ROOT, env=environment, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode != 0 and done.stderr.startswith(said) and done.stdout == '', done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    [notebook] = new_in_runs()                                              # of the second; the first never began
+    assert 'cel' in notebook.read_text()
 
 
 def test_with_an_output_path_and_for_other_notebooks_nothing_changes(environment, new_in_runs, tmp_path):

@@ -7,7 +7,7 @@ __all__ = ['State', 'make_accelerator', 'check_same_weights', 'place', 'whole_mo
            'save_checkpoint', 'load_checkpoint', 'load_moments', 'differences', 'with_its_pieces', 'claim_run',
            'claimed', 'load_run', 'codec_and_config']
 
-# %% ../nbs/26_state.ipynb #e130d3e4
+# %% ../nbs/26_state.ipynb #a314119c
 import contextlib
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from .build import Parts
 from .checkpoints import load_model, read_tensors, save_model
-from .config import MAY_CHANGE, PARAMETERS, TrainConfig, check_types
+from .config import MAY_CHANGE, PARAMETERS, TrainConfig, check_values
 from .core import check_links, git_commit, save_tensors, write_json
 from .fsdp import gather, is_sharded, shard, shard_like
 from .images import image_spec
@@ -208,7 +208,7 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str, micro_batch
             else: last = (checkpoints(folder) or [None])[-1]                   # the others find what is left
         yield last
 
-# %% ../nbs/26_state.ipynb #a20a8d57
+# %% ../nbs/26_state.ipynb #53e776e1
 def load_run(
     path: str | Path,    # run folder
     ema: bool = True,    # the averaged weights, which are the ones to use; False: the last raw ones
@@ -231,6 +231,6 @@ def codec_and_config(path: str | Path) -> tuple:      # (Codec, TrainConfig)
     saved = read_config(path)
     try:
         config = TrainConfig.from_dict(saved['config'])
-        check_types(config)
+        check_values(config, names=False)
         return make_codec(**saved.get('codec', {})), config
     except (TypeError, ValueError) as e: raise ValueError(f"{path} does not describe a run: {e}") from None
