@@ -67,7 +67,7 @@ def _draw_heat(fig, row, col, view, t, bar, ticks=10, named=True):
     z = t.numpy().astype(np.float32).round(3)
     fig.add_trace(go.Heatmap(z=z, ygap=0, hovertemplate=hover, **colours), row, col)
     places = dict(tickvals=list(range(len(names)))[::every], ticktext=names[::every], tickangle=0)
-    group = 'group (°: without loss)' if '°' in ''.join(names) else 'group'
+    group = 'group<br>(°: without loss)' if '°' in ''.join(names) else 'group'
     title = lambda text: dict(title=dict(text=text, font_size=11, standoff=4), row=row, col=col)
     fig.update_xaxes(**places, **BARE, **title(group))
     fig.update_yaxes(showticklabels=False, autorange='reversed', **BARE, **title('draw' if named else ''))

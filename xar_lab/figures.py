@@ -334,7 +334,7 @@ def entity_figure(
         images = [tint(p, panel.seen(), panel.entity) for p in panel.pictures]
         draw_board(fig, 1, i + 1, panel.pictures, images, panel.note())
         draw_numbers(fig, 1, i + 1, panel.pictures)
-        _draw_mask(fig, *((1, 2) if one else (2, i + 1)), panel, names=16 if one else 8)
+        _draw_mask(fig, *((1, 2) if one else (2, i + 1)), panel, names=8)
     own = dict(height=height if one else round(1.45 * height), margin=dict(l=10, r=10, t=48, b=46))
     return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 
@@ -351,11 +351,12 @@ def animated(
                   for k, f in enumerate(figures)]
     show = dict(mode='immediate', frame=dict(duration=milliseconds, redraw=True), transition=dict(duration=0))
     steps = [dict(method='animate', label=label, args=[[str(k)], show]) for k, label in enumerate(labels)]
-    slider = dict(steps=steps, x=.08, len=.92, y=0, pad=dict(t=20), currentvalue=dict(visible=False))
+    below = fig.layout.margin.b or 10                                          # what stands under the axes
+    slider = dict(steps=steps, x=.08, len=.92, y=0, pad=dict(t=10 + below), currentvalue=dict(visible=False))
     button = dict(label='▶', method='animate', args=[None, show | dict(fromcurrent=True)])
-    corner = dict(x=0, y=0, xanchor='left', yanchor='top', pad=dict(t=24))
+    corner = dict(x=0, y=0, xanchor='left', yanchor='top', pad=dict(t=14 + below))
     play = dict(type='buttons', buttons=[button], showactive=False, **corner)
-    bottom, height = (fig.layout.margin.b or 10) + 70, (fig.layout.height or 400) + 60
+    bottom, height = below + 70, (fig.layout.height or 400) + 60
     return fig.update_layout(updatemenus=[play], sliders=[slider], margin_b=bottom, height=height)
 
 # %% ../nbs/40_figures.ipynb #e70c4a28

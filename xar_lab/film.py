@@ -174,7 +174,7 @@ def film_figure(
         n, step = film.place(frame)
         number = f'{k}: ' if rows > 1 else ''
         titles += [f'{number}state<br>entity {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
-        if k == 1: titles.append('size of the velocity')
+        if k == 1: titles.append('size of the velocity<br>(root mean square)')
     specs = [[{}, {}, {'rowspan': rows}]] + [[{}, {}, None]] * (rows - 1)
     fig = subplots(rows, 3, specs=specs, subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.14)
     for row, (name, film, frame) in enumerate(zip(films, films.values(), frames), 1):
@@ -182,10 +182,12 @@ def film_figure(
         _draw_speed(fig, name, film, frame, second=row == 2, legend=rows > 1)
     lines = dict(gridcolor=FAINT, zeroline=False)
     ticks = dict(ticks='outside', tickcolor=GREY, tickangle=0) | _entity_ticks(next(iter(films.values())))
-    fig.update_xaxes(lines | ticks | dict(range=[-.02, 1.02], title='entity'), row=1, col=3)
-    fig.update_yaxes(lines | dict(rangemode='tozero', title='root mean square'), row=1, col=3)
-    legend = dict(orientation='h', x=1, xanchor='right', y=-.22 / rows)
-    own = dict(showlegend=rows > 1, height=height * rows, legend=legend, margin=dict(l=10, r=10, t=48, b=48))
+    title = dict(text='entity', font_size=11, standoff=4)
+    fig.update_xaxes(lines | ticks | dict(range=[-.02, 1.02], title=title), row=1, col=3)
+    fig.update_yaxes(lines | dict(rangemode='tozero'), row=1, col=3)
+    legend = dict(orientation='h', x=1, xanchor='right', y=-.34 / rows)
+    own = dict(showlegend=rows > 1, height=height * rows, legend=legend)
+    own |= dict(margin=dict(l=10, r=10, t=48, b=48 + 30 * (rows > 1)))
     fig.update_layout(STYLE | own)
     return fig.update_annotations(font_size=13)
 

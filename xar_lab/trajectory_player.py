@@ -98,7 +98,8 @@ class _PlayerControls(Explorer):
     def _arrange(self, change=None): self.settings[1].box.layout.display = '' if self.two.value else 'none'
 
     def _watch(self, control, then=None):
-        super()._watch(control, None if control is self.slider else self._compare)     # these wait for the button
+        then = None if control is self.slider else self._say_whether_drawn     # all others wait for the button
+        super()._watch(control, then)
 
     def _wanted(self) -> dict:
         "What the controls ask for; `ValueError` if one of them holds no number."
@@ -110,7 +111,7 @@ class _PlayerControls(Explorer):
         "A class as the menu has it."
         return dict((k, name) for name, k in self.label.options)[label]
 
-    def _compare(self, change=None):
+    def _say_whether_drawn(self, change=None):
         "Say whether the picture is that of the controls."
         if self.settling: return
         try: same = self._wanted() == self.drawn
