@@ -59,7 +59,7 @@ class TrainingView(w.VBox):
         self.caption = w.HTML()
         self.said.add_class('xar-said')
         self.button = button('Stop', 'stop', 'End here, with a checkpoint; train again to go on', self.stop)
-        self.caption.add_class('xar-said')
+        self.caption.add_class('xar-caption')
         above = w.HBox([self.button, self.bar, self.said])
         super().__init__([w.HTML(CSS), Fit(), above, self.curves, self.caption, self.samples])
         self.add_class('xar-lab')

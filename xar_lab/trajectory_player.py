@@ -54,7 +54,8 @@ def animate_films(
     figures = [film_figure(films, k / last, height) for k in moments]
     for f in figures:
         for title in f.layout.annotations: title.text = title.text.partition('<br>')[0]
-    return animated(figures, [first.title(round(k / last * (len(first) - 1))) for k in moments], 120)
+    places = [(n, i) for k in moments for n, i in [first.place(round(k / last * (len(first) - 1)))]]
+    return animated(figures, [f'entity {n}, t = {first.times[n][i]:.2f}' for n, i in places], 120)
 
 # %% ../nbs/45_trajectory_player.ipynb #105755d2
 class _Settings:

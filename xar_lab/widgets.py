@@ -51,7 +51,8 @@ def refresh(
     alike = [a.type == b['type'] for a, b in zip(old, new)]
     keep = [*alike, False].index(False)                                        # traces from the start that can stay
     if len(old) > keep: shown.data = tuple(old[:keep])
-    without = lambda old, new: {k: None for k in old.to_plotly_json() if k not in (*new, 'type', 'uid')} | new
+    stay = ('type', 'uid', 'width', 'height', 'autosize')                      # to empty a width would fix it
+    without = lambda old, new: {k: None for k in old.to_plotly_json() if k not in (*new, *stay)} | new
     with shown.batch_update():
         for trace, values in zip(old[:keep], new): trace.update(without(trace, values), overwrite=True)
         shown.update_layout(without(shown.layout, fig.layout.to_plotly_json() | CLEAR), overwrite=True)
@@ -184,16 +185,22 @@ CSS = """<style>
 .xar-lab .jupyter-button { flex: none; }
 .xar-lab .widget-slider, .xar-lab .widget-text { max-width: 100%%; }
 .xar-lab .modebar-group { background: none !important; }
+.xar-lab .xar-caption { color: var(--jp-ui-font-color1, #444); }
 .xar-lab .xar-said { color: var(--jp-ui-font-color1, #444); min-height: 1.5em; line-height: 1.5em; }
 .xar-lab .xar-said b { color: var(--jp-error-color1, #d32f2f); }
 </style>""" % WIDTH
 
+# %% ../nbs/42_widgets.ipynb #dc9b2a76
 class Fit(anywidget.AnyWidget):
     "Nothing to see: lets the figures beside it follow the width of their place."
     _esm = """export default { render({ el }) {
       const off = (plot) => Math.abs(plot.clientWidth - plot.querySelector('.main-svg')?.clientWidth) > 1;
       const plots = () => el.closest('.xar-lab')?.querySelectorAll('.js-plotly-plot') ?? [];
-      const fit = () => { if ([...plots()].some(off)) window.dispatchEvent(new Event('resize')); };
+      const fit = () => {
+        const narrow = [...plots()].filter(off);
+        for (const plot of narrow) delete plot.layout.width;          // plotly fixes it where the height changes
+        if (narrow.length) window.dispatchEvent(new Event('resize'));
+      };
       const watch = new ResizeObserver(() => { watch.observe(el.closest('.xar-lab') ?? el); fit(); });
       watch.observe(el);
       return () => watch.disconnect();
