@@ -133,14 +133,19 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     entities, contexts, player, rings = (page.locator('.xar-lab').nth(i) for i in range(4))
 
     changes(page, entities, arrow(entities, 0, 'ArrowRight'))          # the keyboard predicts entity 0
-    assert entities.locator('.widget-readout').first.inner_text() == '1'
+    assert entities.locator('.widget-readout').first.inner_text() == '0'
     def click():
         box = entities.locator('.js-plotly-plot .subplot.xy').first.bounding_box()
         page.mouse.click(box['x'] + .9 * box['width'], box['y'] + .1 * box['height'])
     changes(page, entities, click)          # the mouse entity 3, in the upper right corner
-    assert entities.locator('.widget-readout').first.inner_text() == '4'
+    assert entities.locator('.widget-readout').first.inner_text() == '3'
     before, now = changes(page, entities, lambda: entities.get_by_role('button', name='Beside').click())
     assert len(now) > len(before)
+    entities.locator('select').first.select_option('scale')          # its default size, although the size was 4
+    entities.get_by_text('scale: 5').wait_for()
+    assert not entities.get_by_text('ValueError').count()
+    entities.locator('select').first.select_option('cell')
+    entities.get_by_text('cell: 4').wait_for()
 
     changes(page, contexts, arrow(contexts, 0, 'ArrowRight', 8))          # the mean of the times
     changes(page, contexts, lambda: contexts.get_by_role('button', name='Draw again').click())
@@ -152,11 +157,31 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     player.get_by_role('button', name='GIF').click()
     player.get_by_text('written: ').wait_for()
     assert len(list((folder / 'runs' / 'digits-small' / 'generated').glob('class7-seed1-*.gif'))) == 2
+    player.locator('select').first.select_option('5')          # not drawn: the file is still called after the film
+    player.get_by_text('The picture is still that of class 7, seed 1').wait_for()
+    player.get_by_role('button', name='GIF').click()
+    player.get_by_text('written: ').wait_for()
+    assert not list((folder / 'runs' / 'digits-small' / 'generated').glob('class5-*'))
+    player.get_by_label('seed').fill('3.7')
+    player.get_by_label('seed').press('Enter')
+    player.get_by_text("seed must be a whole number from 0 to 2147483647, got '3.7'").wait_for()
     changes(page, rings, arrow(rings, 0, 'ArrowRight', 2))          # the reader's own layout
 
     entities.locator('input[type=text]').first.fill('5')
     entities.locator('input[type=text]').first.press('Enter')
     entities.get_by_text('5 does not divide the 16 rows of the grid; possible: 1, 2, 4, 8, 16').wait_for()
+    page.set_viewport_size(dict(width=1000, height=768))          # figures follow, and buttons keep their words
+    fits = """plot => Math.abs(plot.clientWidth - plot.querySelector('.main-svg').clientWidth) <= 1 &&
+                      plot.getBoundingClientRect().right <= innerWidth"""
+    for explorer in (entities, contexts, player, rings):
+        plot = explorer.locator('.js-plotly-plot')
+        plot.scroll_into_view_if_needed()          # cells out of sight are not laid out
+        for _ in range(100):
+            if plot.evaluate(fits): break
+            page.wait_for_timeout(100)
+        assert plot.evaluate(fits)
+    assert page.locator('.xar-lab button').evaluate_all("buttons => buttons.every(b => b.scrollWidth <= b.clientWidth)")
+    assert not page.locator('.xar-lab .modebar-btn--logo').count()
     assert not errors and not foreign, (errors, foreign)
     page.close()
 

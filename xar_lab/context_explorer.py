@@ -12,19 +12,18 @@ import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from .context import CONTEXTS, Context, View, make_context
-from .entities import LAYOUTS, EntityLayout, make_layout
-from .figures import BARE, BLUE, FAINT, GREY, STYLE, VERMILION, board, draw_board, draw_numbers, group_names
+from .entities import LAYOUTS, EntityLayout
+from .figures import BARE, BLUE, FAINT, GREY, STYLE, VERMILION, board, draw_board, draw_numbers
 
 # isort: split
-from .figures import tint
+from .figures import group_names, plain, subplots, tint
 from .flow import TIMES, LinearFlow, make_flow
 from .images import photo
 from .latents import make_codec
-from .widgets import Explorer, button, menu, numbers_of
+from .widgets import Explorer, button, chosen_layout, menu, numbers_of, size_field
 
 # %% ../nbs/44_context_explorer.ipynb #b43ec82a
 def _copies(view: View) -> dict[str, dict[int, int]]:
@@ -58,7 +57,7 @@ def training_views(
     return found
 
 # %% ../nbs/44_context_explorer.ipynb #a09d2fd3
-def _draw_heat(fig, row, col, view, t, bar, ticks=10):
+def _draw_heat(fig, row, col, view, t, bar, ticks=10, named=True):
     "Times [draws, G] as a heat map: a row per image, a column per group."
     names = group_names(view)
     every = math.ceil(len(names) / ticks)
@@ -68,24 +67,27 @@ def _draw_heat(fig, row, col, view, t, bar, ticks=10):
     z = t.numpy().astype(np.float32).round(3)
     fig.add_trace(go.Heatmap(z=z, ygap=0, hovertemplate=hover, **colours), row, col)
     places = dict(tickvals=list(range(len(names)))[::every], ticktext=names[::every], tickangle=0)
-    fig.update_xaxes(**places, **BARE, row=row, col=col)
-    fig.update_yaxes(showticklabels=False, autorange='reversed', **BARE, row=row, col=col)
+    group = 'group<br>(°: without loss)' if '°' in ''.join(names) else 'group'
+    title = lambda text: dict(title=dict(text=text, font_size=11, standoff=4), row=row, col=col)
+    fig.update_xaxes(**places, **BARE, **title(group))
+    fig.update_yaxes(showticklabels=False, autorange='reversed', **BARE, **title('draw' if named else ''))
 
 # %% ../nbs/44_context_explorer.ipynb #5a5a71eb
 def _draw_histogram(fig, row, col, view, t, bins: int = 25):
     "Densities of t: of all groups that carry loss, of the first and of the last of them."
     loss, edges = view.loss.nonzero()[:, 0], np.linspace(0, 1, bins + 1)
     filled = dict(fill='tozeroy', fillcolor='rgba(128,128,128,.2)')
-    curves = [('all with loss', loss, GREY, None, filled), ('first', loss[:1], BLUE, None, {}),
-              ('last', loss[-1:], VERMILION, 'dash', {})]
+    curves = [('all with loss', loss, GREY, None, filled), ('first with loss', loss[:1], BLUE, None, {}),
+              ('last with loss', loss[-1:], VERMILION, 'dash', {})]
     for name, groups, colour, dash, fill in curves:
         density, _ = np.histogram(t[:, groups].flatten().numpy(), edges, density=True)
         line = dict(mode='lines', line=dict(color=colour, width=2, dash=dash, shape='hvh'), **fill)
         text = dict(name=name, showlegend=True, hovertemplate='t = %{x:.2f}: %{y:.2f}')
         fig.add_trace(go.Scatter(x=(edges[1:] + edges[:-1]) / 2, y=density.round(3), **line, **text), row, col)
     fig.update_xaxes(title='t', range=[0, 1], **BARE, row=row, col=col)
-    fig.update_yaxes(showgrid=True, gridcolor=FAINT, zeroline=False, rangemode='tozero', row=row, col=col)
-    fig.update_layout(legend=dict(orientation='h', x=.34, y=-.16, font_size=11, bgcolor='rgba(0,0,0,0)'))
+    lines = dict(showgrid=True, gridcolor=FAINT, zeroline=False, rangemode='tozero')
+    fig.update_yaxes(title=dict(text='density', font_size=11, standoff=4), **lines, row=row, col=col)
+    fig.update_layout(legend=dict(orientation='h', x=0, y=-.24, font_size=11, bgcolor='rgba(0,0,0,0)'))
 
 # %% ../nbs/44_context_explorer.ipynb #b50dfb15
 def _draw_noisy(fig, row, col, layout, view, t, tokens, codec, last, most=32):
@@ -112,14 +114,15 @@ def context_figure(
     shown = {name: _draw_times(context, layout, flow, tokens, seed, draws) for name, context in contexts.items()}
     if len(shown) > 1: return _beside(shown, layout, codec)
     [(view, t, pictures)] = shown.values()
-    titles = [f't in {draws} draws', 'how often', *pictures]
-    widths = [.32, .22] + [.46 / len(pictures)] * len(pictures)
-    fig = make_subplots(1, len(titles), column_widths=widths, subplot_titles=titles, horizontal_spacing=.05)
+    titles = [f't in {draws} draws', 'how often', *(title.replace(': ', ':<br>') for title in pictures)]
+    widths = [.3, .24] + [.46 / len(pictures)] * len(pictures)
+    fig = subplots(1, len(titles), column_widths=widths, subplot_titles=titles, horizontal_spacing=.07)
     _draw_heat(fig, 1, 1, view, t[:draws], bar=True)
     _draw_histogram(fig, 1, 2, view, t)
     for col, tokens in enumerate(pictures.values(), 3):
         _draw_noisy(fig, 1, col, layout, view, t[0], tokens, codec, last=col == len(titles))
-    return fig.update_layout(**STYLE | dict(showlegend=True), height=360).update_annotations(font_size=13)
+    own = dict(showlegend=True, height=380, margin=dict(l=10, r=10, t=48, b=80))
+    return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 
 # %% ../nbs/44_context_explorer.ipynb #06ddaf5f
 def _draw_times(context, layout, flow, tokens, seed, draws):
@@ -130,12 +133,12 @@ def _draw_times(context, layout, flow, tokens, seed, draws):
 
 def _beside(shown, layout, codec) -> go.Figure:
     "Several contexts: heat maps above, pictures of the copies that carry loss below."
-    space = dict(horizontal_spacing=.03, vertical_spacing=.06)
-    fig = make_subplots(2, len(shown), row_heights=[.45, .55], subplot_titles=list(shown), **space)
+    space = dict(horizontal_spacing=.03, vertical_spacing=.12)
+    fig = subplots(2, len(shown), row_heights=[.45, .55], subplot_titles=[plain(name) for name in shown], **space)
     for i, (view, t, pictures) in enumerate(shown.values(), 1):
-        _draw_heat(fig, 1, i, view, t[:40], bar=i == len(shown), ticks=8 if view.loss.all() else 4)
+        _draw_heat(fig, 1, i, view, t[:40], bar=i == len(shown), ticks=8 if view.loss.all() else 4, named=i == 1)
         _draw_noisy(fig, 2, i, layout, view, t[0], list(pictures.values())[-1], codec, last=True, most=9)
-    return fig.update_layout(**STYLE, height=430).update_annotations(font_size=13)
+    return fig.update_layout(STYLE | dict(height=460)).update_annotations(font_size=13)
 
 # %% ../nbs/44_context_explorer.ipynb #0f9a071a
 class ContextExplorer(Explorer):
@@ -158,15 +161,22 @@ class ContextExplorer(Explorer):
         if context is not None: CONTEXTS.find(context)
         self.context = menu('context', ['all contexts', *CONTEXTS.ready()], context or 'all contexts', '220px')
         self.layout_menu = menu('layout', LAYOUTS.ready(grid=(1, 1), size=None), self.spec['kind'])
+        self.size = size_field(self.spec.get('size'))
         self.times = menu('times', TIMES.ready(), times, '200px')
         self.again = button('Draw again', 'refresh', 'Other random numbers', self.redraw)
         self.numbers, self.sliders = w.HBox(), {}
         self._choose_sliders()
-        super().__init__([w.HBox([self.context, self.layout_menu, self.times, self.again]), self.numbers])
+        self.layout_menu.observe(self._default_size, 'value')
+        chosen = [self.context, self.layout_menu, self.size, self.times, self.again]
+        super().__init__([w.HBox(chosen), self.numbers])
 
-    def _watch(self, control):
-        if control in (self.context, self.times): control.observe(self._chosen, 'value')
-        else: super()._watch(control)
+    def _watch(self, control, then=None):
+        if control in self.numbers.children: return                            # watched since it was made
+        super()._watch(control, self._chosen if control in (self.context, self.times) else then)
+
+    def _default_size(self, change):
+        "Another layout starts with its own default size."
+        with self.settle(): self.size.value = ''
 
     def _chosen(self, change):
         self._choose_sliders()
@@ -181,7 +191,7 @@ class ContextExplorer(Explorer):
     def _sliders_of(self, registry, name: str) -> dict:
         if (registry.noun, name) not in self.sliders:
             self.sliders[registry.noun, name] = numbers_of(registry[name]) if name in registry else {}
-            for slider in self.sliders[registry.noun, name].values(): slider.observe(self.update, 'value')
+            for slider in self.sliders[registry.noun, name].values(): super()._watch(slider)
         return self.sliders[registry.noun, name]
 
     def redraw(self):
@@ -192,8 +202,7 @@ class ContextExplorer(Explorer):
     def current(self):
         values = lambda sliders: {k: s.value for k, s in sliders.items()}
         flow = make_flow(times=self.times.value, **values(self.of_times))
-        spec = self.spec if self.layout_menu.value == self.spec['kind'] else dict(kind=self.layout_menu.value)
-        layout = make_layout(**spec | dict(grid=tuple(self.latents.shape[2:])))
+        layout = chosen_layout(self.spec, str(self.layout_menu.value), tuple(self.latents.shape[2:]), self.size.value)
         tokens = layout.split(self.latents)[0]
         if self.context.value == 'all contexts': contexts = {name: make_context(name) for name in CONTEXTS.ready()}
         else: contexts = {self.context.value: make_context(self.context.value, **values(self.of_context))}

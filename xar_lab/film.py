@@ -11,12 +11,11 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from .core import moved
-from .figures import BLUE, FAINT, GREY, STYLE, VERMILION
-from .images import data_uri, save_grid, to_pil, to_uint8
+from .core import moved, write_whole
+from .figures import BLUE, FAINT, GREY, STYLE, VERMILION, plain, subplots
+from .images import data_uri, to_pil, to_uint8
 from .model import XAR
 from .sampling import Generation
 
@@ -112,15 +111,30 @@ def save_gif(
     durations = [max(20, round(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1000]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
+# %% ../nbs/41_film.ipynb #8e64d4fe
 def save_strip(
     film: Film,
     path: str | Path,
     columns: int = 16,        # largest number of frames
+    title: str = '',          # a line above, such as class and seed
 ):
-    "Frames of the film as one PNG: states above, clean estimates below."
+    "Frames of the film as one PNG: states above, clean estimates below, entity and time of each."
+    from PIL import Image, ImageDraw, ImageFont
     frames = torch.linspace(0, len(film) - 1, min(columns, len(film))).round().long().tolist()
-    images = [film.state(i) for i in frames] + [film.estimate(i) for i in frames]
-    save_grid(torch.stack(images), Path(path), len(frames))
+    pictures = [[to_pil(what(i), 64) for i in frames] for what in (film.state, film.estimate)]
+    wide, tall = max(54, pictures[0][0].width) + 2, pictures[0][0].height + 2
+    left, top, line = 58, 34 + 18 * bool(title), ImageFont.load_default(size=11)
+    strip = Image.new('RGB', (left + len(frames) * wide, top + 2 * tall), 'white')
+    write = lambda x, y, text: ImageDraw.Draw(strip).text((x, y), text, '#444', line)
+    write(4, 3, plain(title, markup=False))
+    for row, (name, of_row) in enumerate(zip(('state', 'estimate'), pictures)):
+        write(4, top + row * tall + tall // 2 - 7, name)
+        for k, picture in enumerate(of_row): strip.paste(picture, (left + k * wide, top + row * tall))
+    for k, (n, i) in enumerate(film.place(frame) for frame in frames):
+        write(left + k * wide, top - 31, f'entity {n}')
+        write(left + k * wide, top - 16, f't = {film.times[n][i]:.2f}')
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, strip.save)
 
 # %% ../nbs/41_film.ipynb #face36af
 def _draw_images(fig, row: int, film: Film, frame: int):
@@ -138,13 +152,13 @@ def _draw_speed(fig, name: str, film: Film, frame: int, second: bool, legend: bo
     colour, dash, symbol = (VERMILION, 'dash', 'diamond') if second else (BLUE, None, 'circle')
     line = dict(mode='lines', line=dict(color=colour, width=2, dash=dash), hovertemplate='%{y:.2f}<extra></extra>')
     mark = dict(mode='markers', marker=dict(color=colour, size=11, symbol=symbol), hoverinfo='skip')
-    fig.add_trace(go.Scatter(x=where, y=speed, name=name, showlegend=legend, **line), 1, 3)
+    fig.add_trace(go.Scatter(x=where, y=speed, name=plain(name), showlegend=legend, **line), 1, 3)
     fig.add_trace(go.Scatter(x=[where[frame]], y=[here], showlegend=False, **mark), 1, 3)
 
 def _entity_ticks(film: Film) -> dict:
     "A tick where each entity begins; named if there are not too many."
     starts = [k / (len(film) - 1) for k, (_, i) in enumerate(film.places) if i == 0]
-    name = 'entity {}' if len(starts) <= 6 else '{}' if len(starts) <= 16 else ''
+    name = '{}' if len(starts) <= 16 else ''
     return dict(tickvals=starts, ticktext=[name.format(n) for n in range(len(starts))])
 
 # %% ../nbs/41_film.ipynb #ada6d07c
@@ -159,18 +173,22 @@ def film_figure(
     for k, (film, frame) in enumerate(zip(films.values(), frames), 1):
         n, step = film.place(frame)
         number = f'{k}: ' if rows > 1 else ''
-        titles += [f'{number}state · entity {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
-        if k == 1: titles.append('size of the velocity')
+        titles += [f'{number}state<br>entity {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
+        if k == 1: titles.append('size of the velocity<br>(root mean square)')
     specs = [[{}, {}, {'rowspan': rows}]] + [[{}, {}, None]] * (rows - 1)
-    fig = make_subplots(rows, 3, specs=specs, subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.12)
+    fig = subplots(rows, 3, specs=specs, subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.14)
     for row, (name, film, frame) in enumerate(zip(films, films.values(), frames), 1):
         _draw_images(fig, row, film, frame)
         _draw_speed(fig, name, film, frame, second=row == 2, legend=rows > 1)
-    lines = dict(gridcolor=FAINT, zeroline=False, row=1, col=3)
+    lines = dict(gridcolor=FAINT, zeroline=False)
     ticks = dict(ticks='outside', tickcolor=GREY, tickangle=0) | _entity_ticks(next(iter(films.values())))
-    fig.update_xaxes(range=[-.02, 1.02], **ticks, **lines).update_yaxes(rangemode='tozero', **lines)
-    legend = dict(orientation='h', x=1, xanchor='right', y=-.1)
-    fig.update_layout(**STYLE | dict(showlegend=rows > 1), height=height * rows, legend=legend)
+    title = dict(text='entity', font_size=11, standoff=4)
+    fig.update_xaxes(lines | ticks | dict(range=[-.02, 1.02], title=title), row=1, col=3)
+    fig.update_yaxes(lines | dict(rangemode='tozero'), row=1, col=3)
+    legend = dict(orientation='h', x=1, xanchor='right', y=-.34 / rows)
+    own = dict(showlegend=rows > 1, height=height * rows, legend=legend)
+    own |= dict(margin=dict(l=10, r=10, t=48, b=48 + 30 * (rows > 1)))
+    fig.update_layout(STYLE | own)
     return fig.update_annotations(font_size=13)
 
 # %% ../nbs/41_film.ipynb #0b2334df

@@ -15,9 +15,9 @@ import ipywidgets as w
 import plotly.graph_objects as go
 
 from .config import TrainConfig
-from .figures import BLUE, FAINT, STYLE
+from .figures import BLUE, FAINT, STYLE, Figure
 from .launch import launch
-from .widgets import CSS, button
+from .widgets import CSS, Fit, button, live
 
 # %% ../nbs/43_training_view.ipynb #efcdc9e9
 def in_jupyterlab() -> bool:
@@ -31,15 +31,16 @@ def _curves(steps: int) -> go.FigureWidget:
     loss = go.Scatter(name='loss', yaxis='y', line=dict(color=BLUE, width=2), **style)
     speed = go.Scatter(name='images/s', yaxis='y2', line=dict(color='rgba(128,128,128,.7)', width=2), **style)
     lines, low = dict(gridcolor=FAINT, zeroline=False), dict(rangemode='tozero')
-    right = dict(overlaying='y', side='right', showgrid=False, zeroline=False)
-    return go.FigureWidget([loss, speed], STYLE | dict(
+    right = dict(overlaying='y', side='right', showgrid=False, zeroline=False, tickmode='auto')
+    return live(Figure([loss, speed], STYLE | dict(
         xaxis=dict(title='step', range=[0, steps], **lines), yaxis=dict(title='loss', **lines, **low),
         yaxis2=dict(title='images/s', **right, **low), legend=dict(orientation='h', y=1.15),
-        height=260, showlegend=True, margin=dict(l=10, r=10, t=30, b=10)))
+        height=260, showlegend=True, margin=dict(l=10, r=10, t=30, b=10))))
 
-def _progress(step: int, steps: int, seconds: float) -> str:
-    "A line about a run at that step that will take `seconds` more."
+def _progress(step: int, steps: int, seconds: float | None) -> str:
+    "A line about a run at that step that will take `seconds` more; None: nobody knows yet."
     if step == steps: return f'step {step} of {steps}, done'
+    if seconds is None: return f'step {step} of {steps}'
     left = f'{seconds / 60:.0f} min' if seconds > 90 else f'{seconds:.0f} s'
     return f'step {step} of {steps}, about {left} left'
 
@@ -55,9 +56,12 @@ class TrainingView(w.VBox):
         self.rows, self.curves = [], _curves(steps)
         self.bar = w.IntProgress(0, 0, steps, layout=w.Layout(width='320px'))
         self.said, self.samples = w.HTML('…'), w.Image(layout=w.Layout(display='none', max_width='100%'))
+        self.caption = w.HTML()
         self.said.add_class('xar-said')
         self.button = button('Stop', 'stop', 'End here, with a checkpoint; train again to go on', self.stop)
-        super().__init__([w.HTML(CSS), w.HBox([self.button, self.bar, self.said]), self.curves, self.samples])
+        self.caption.add_class('xar-caption')
+        above = w.HBox([self.button, self.bar, self.said])
+        super().__init__([w.HTML(CSS), Fit(), above, self.curves, self.caption, self.samples])
         self.add_class('xar-lab')
 
     async def run(self,
@@ -83,6 +87,7 @@ class TrainingView(w.VBox):
         if 'loss' in news: self.rows.append(news)
         if 'samples' in news:
             self.samples.value, self.samples.layout.display = Path(news['samples']).read_bytes(), ''
+            self.caption.value = f'Samples at step {step}: one column per class, from class 0 on, always the same noise'
         if now - self.drawn > self.seconds or step == self.steps or self.asked:
             self.drawn, self.bar.value = now, step
             self._draw(step, now)
@@ -90,7 +95,8 @@ class TrainingView(w.VBox):
 
     def _draw(self, step: int, now: float):
         first, since = self.began
-        left = (self.steps - step) * (now - since) / max(1, step - first)
+        done = step - 1 - first                                                # steps since the first one was told
+        left = (self.steps - step) * (now - since) / done if done else None
         stopped = f'stopped at step {step} of {self.steps}, with a checkpoint; run the cell again to go on'
         self.said.value = stopped if self.asked else _progress(step, self.steps, left)
         if step == self.steps or self.asked: self.button.disabled = True

@@ -16,12 +16,12 @@ import torch
 
 from .config import TrainConfig
 from .core import stream_seed
-from .figures import animated
+from .figures import animated, plain
 from .film import Film, film_figure, save_gif, save_strip
 from .samples import Source
 from .sampling import GUIDANCE_SCHEDULES, generate
 from .solvers import SAMPLERS
-from .widgets import Explorer, button, find_run, menu, player
+from .widgets import Explorer, Number, Speed, button, field, find_run, menu, player, read_number
 
 # %% ../nbs/45_trajectory_player.ipynb #89fe5256
 def draw_films(
@@ -53,19 +53,19 @@ def animate_films(
     first = next(iter(films.values()))
     figures = [film_figure(films, k / last, height) for k in moments]
     for f in figures:
-        for title in f.layout.annotations: title.text = title.text.partition(' · ')[0]
-    return animated(figures, [first.title(round(k / last * (len(first) - 1))) for k in moments], 120)
+        for title in f.layout.annotations: title.text = title.text.partition('<br>')[0]
+    places = [(n, i) for k in moments for n, i in [first.place(round(k / last * (len(first) - 1)))]]
+    return animated(figures, [f'entity {n}, t = {first.times[n][i]:.2f}' for n, i in places], 120)
 
 # %% ../nbs/45_trajectory_player.ipynb #105755d2
 class _Settings:
     "How to sample: the controls."
 
     def __init__(self, config: TrainConfig, name: str):
-        style = dict(continuous_update=False, layout=w.Layout(width='250px'), style=dict(description_width='auto'))
         self.sampler = menu(name, SAMPLERS, config.sampler, '150px')
-        self.steps = w.IntSlider(config.sample_steps, 1, 100, description='steps', **style)
-        self.guidance = w.FloatSlider(config.guidance, min=1, max=8, step=.1, description='guidance',
-                                      readout_format='.1f', **style)
+        steps, guidance = config.sample_steps or 1, config.guidance or 1.
+        self.steps = Number('steps', steps, 1, max(100, steps), 1, digits=0)
+        self.guidance = Number('guidance', guidance, 1, max(8, guidance), .1, digits=1)
         self.schedule = menu('schedule', GUIDANCE_SCHEDULES, config.guidance_schedule, '170px')
         self.box = w.HBox([self.sampler, self.steps, self.guidance, self.schedule])
 
@@ -76,12 +76,13 @@ class _Settings:
 # %% ../nbs/45_trajectory_player.ipynb #4a08f281
 class _PlayerControls(Explorer):
     "The controls of the trajectory player. A subclass defines what its buttons do: generate, save_gif, save_strip."
+    drawn: dict           # what the films were drawn with: label, seed, settings
 
     def _make_controls(self, config: TrainConfig, names: list[str], label: int, seed: int, two: bool) -> list:
         style, wide = dict(description_width='auto'), lambda width: w.Layout(width=width)
-        classes = [(f'{k}: {n}' if n != str(k) else n, k) for k, n in enumerate(names)]
+        classes = [(plain(f'{k}: {n}' if n != str(k) else n, markup=False), k) for k, n in enumerate(names)]
         self.label = w.Dropdown(options=classes, value=label, description='class', layout=wide('170px'), style=style)
-        self.seed = w.BoundedIntText(seed, 0, 2 ** 31 - 1, description='seed', layout=wide('130px'), style=style)
+        self.seed = field('seed', str(seed))
         self.two = w.ToggleButton(two, description='Two settings', icon='columns',
                                   tooltip='Two settings, the same noise', layout=wide('auto'))
         self.two.observe(self._arrange, 'value')
@@ -90,15 +91,35 @@ class _PlayerControls(Explorer):
         self.draw = button('Generate', 'paint-brush', 'Draw again with these settings', self.generate)
         self.gif = button('GIF', 'download', 'Write GIF files', self.save_gif)
         self.strip = button('Strip', 'download', 'Write Strip files', self.save_strip)
-        self.progress, self.play, self.slider = w.Output(), *player(2, 'moment')
+        self.progress, self.play, self.slider = w.Output(), *player(2, 'moment', 50)
         self._arrange()
         first = w.HBox([self.label, self.seed, self.draw, self.two, self.gif, self.strip])
-        return [first, *(s.box for s in self.settings), w.HBox([self.play, self.slider])]
+        return [first, *(s.box for s in self.settings), w.HBox([self.play, self.slider, Speed(self.play)])]
 
     def _arrange(self, change=None): self.settings[1].box.layout.display = '' if self.two.value else 'none'
 
-    def _watch(self, control):
-        if control is self.slider: super()._watch(control)                     # all others wait for the button
+    def _watch(self, control, then=None):
+        then = None if control is self.slider else self._say_whether_drawn     # all others wait for the button
+        super()._watch(control, then)
+
+    def _wanted(self) -> dict:
+        "What the controls ask for; `ValueError` if one of them holds no number."
+        seed = read_number('seed', self.seed.value, 0, 2 ** 31 - 1, digits=0)
+        settings = [s.values() for s in self.settings[:1 + self.two.value]]
+        return dict(label=self.label.value, seed=seed, settings=settings)
+
+    def name_of(self, label: int) -> str:
+        "A class as the menu has it."
+        return dict((k, name) for name, k in self.label.options)[label]
+
+    def _say_whether_drawn(self, change=None):
+        "Say whether the picture is that of the controls."
+        if self.settling: return
+        try: same = self._wanted() == self.drawn
+        except ValueError as e: return self.say_error(e)
+        shown = f'class {self.name_of(self.drawn["label"])}, seed {self.drawn["seed"]}'
+        self.say(self.remark() if same else f'The picture is still that of {plain(shown)}, drawn before the controls '
+                                           'were changed. Press <i>Generate</i> to draw it anew.')
 
 # %% ../nbs/45_trajectory_player.ipynb #f559ab86
 class TrajectoryPlayer(_PlayerControls):
@@ -120,15 +141,16 @@ class TrajectoryPlayer(_PlayerControls):
         self._generate(progress=False)
         super().__init__(controls)
         self.children = [*self.children, self.progress]
-        self.say(self._cost())
 
     def _generate(self, progress: bool):
-        settings = [s.values() for s in self.settings[:1 + self.two.value]]
-        parts = self.model, self.codec, self.flow, self.like
-        self.films, self.facts = draw_films(*parts, self.label.value, self.seed.value, settings, progress)
-        last = max(map(len, self.films.values())) - 1
-        self.play.max = self.slider.max = last
-        self.play.value = self.slider.value = last
+        wanted, parts = self._wanted(), (self.model, self.codec, self.flow, self.like)
+        self.films, self.facts = draw_films(*parts, **wanted, progress=progress)
+        self.drawn, last = wanted, max(map(len, self.films.values())) - 1
+        with self.settle():
+            self.play.max = self.slider.max = last
+            self.play.value = self.slider.value = last
+
+    def remark(self): return self._cost()
 
     def generate(self):
         "Draw with the settings of the controls."
@@ -143,7 +165,7 @@ class TrajectoryPlayer(_PlayerControls):
         self.draw.disabled, self.draw.description = False, 'Generate'
 
     def _cost(self) -> str:
-        return ' · '.join(f"{name}: NFE {f['nfe']}, {f['seconds']:.2f} s" for name, f in self.facts.items())
+        return plain(' · '.join(f"{name}: NFE {f['nfe']}, {f['seconds']:.2f} s" for name, f in self.facts.items()))
 
     def update(self, change=None): self.show(self.current())
 
@@ -160,12 +182,20 @@ class TrajectoryPlayer(_PlayerControls):
 
     def save_strip(self) -> list[Path]:
         "Write the films as PNG strips."
-        return self._save(save_strip, 'png')
+        label, seed = self.name_of(self.drawn['label']), self.drawn['seed']
+        titles = {film: f'class {label}, seed {seed}, {name.partition(": ")[2]}' for name, film in self.films.items()}
+        return self._save(lambda film, path: save_strip(film, path, title=titles[film]), 'png')
 
     def _save(self, write: Callable, ending: str) -> list[Path]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        "Write every film, under the class and the seed that it was drawn with."
         numbers = [f'-{k}' for k in (1, 2)] if len(self.films) > 1 else ['']
-        paths = [self.folder / f'class{self.label.value}-seed{self.seed.value}{n}.{ending}' for n in numbers]
-        for film, path in zip(self.films.values(), paths): write(film, path)
-        self.say(f"written: {', '.join(map(str, paths))}")
+        name = f"class{self.drawn['label']}-seed{self.drawn['seed']}"
+        paths = [self.folder / f'{name}{n}.{ending}' for n in numbers]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for film, path in zip(self.films.values(), paths): write(film, path)
+        except OSError as e:
+            self.say_error(e)
+            return []
+        self.say(plain(f"written: {', '.join(map(str, paths))}"))
         return paths
