@@ -43,7 +43,7 @@ def _to_disk(path: Path):
     try: os.fsync(handle)
     finally: os.close(handle)
 
-# %% ../nbs/20_runs.ipynb #5e24e967
+# %% ../nbs/20_runs.ipynb #6a344567
 def write_checkpoint(
     folder: str | Path,                  # folder of a run
     step: int,                           # number of steps done
@@ -70,7 +70,8 @@ def write_checkpoint(
         shutil.rmtree(beside, ignore_errors=True)
         raise
     for old in checkpoints(folder)[:-keep]:
-        if not milestone_every or step_of(old) % milestone_every: shutil.rmtree(old)
+        if milestone_every and not step_of(old) % milestone_every: continue
+        shutil.rmtree(old.rename(old.with_name(f'.{old.name}.{os.getpid()}')))     # killed here, it is no checkpoint
     return final
 
 # %% ../nbs/20_runs.ipynb #8c28b0a7
