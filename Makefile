@@ -44,6 +44,7 @@ test: $(READY)  ## notebooks, then command lines and everything else that cannot
 test-slow: $(READY)
 	@$(BIN)/nbdev_test --n_workers 1 --flags slow --timing
 	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python tests/kill_often.py 200
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/explore.ipynb

@@ -122,7 +122,7 @@ class MARLatents(Dataset):
             raise ValueError(f"{self.root} holds latents of {self.channels} channels, the codec has {codec.channels}")
         return MomentsCodec(codec)
 
-# %% ../nbs/14_cache.ipynb #7827f70f
+# %% ../nbs/14_cache.ipynb #26d8bc65
 def _mar_files(root: Path) -> dict[str, list[str]]:
     "The .npz files of each class folder."
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')) if root.is_dir() else []
@@ -136,11 +136,13 @@ def _mar_files(root: Path) -> dict[str, list[str]]:
 
 def _mar_moments(path: Path) -> np.ndarray:
     "Moments of an image and its mirror image, [2, 2C, H, W]. `BrokenImage` for a file without them."
-    try:
-        with np.load(path) as data: both = np.stack([data['moments'], data['moments_flip']])
-    except Exception as e:
-        why = (str(e) or type(e).__name__).splitlines()[0]
-        raise BrokenImage(f"{path} holds no moments and moments_flip: {why}", why) from None
+    for attempt in range(2):                  # a passing fault of a disk does not make an image unreadable
+        try:
+            with np.load(path) as data: both = np.stack([data['moments'], data['moments_flip']])
+        except Exception as e:
+            why = (str(e) or type(e).__name__).splitlines()[0]
+            if attempt: raise BrokenImage(f"{path} holds no moments and moments_flip: {why}", why) from None
+        else: break
     if both.ndim == 4 and both.shape[1] % 2 == 0: return both
     why = f'moments must be [2C, H, W], got {list(both.shape[1:])}'
     raise BrokenImage(f"{path}: {why}", why)
