@@ -139,8 +139,14 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
         page.mouse.click(box['x'] + .9 * box['width'], box['y'] + .1 * box['height'])
     changes(page, entities, click)          # the mouse entity 3, in the upper right corner
     assert entities.locator('.widget-readout').first.inner_text() == '3'
-    before, now = changes(page, entities, lambda: entities.get_by_role('button', name='Beside').click())
-    assert len(now) > len(before)
+    mask = lambda: entities.locator('.js-plotly-plot').evaluate("plot => plot._fullLayout.xaxis2.domain")
+    place, beside = mask(), entities.get_by_role('button', name='Beside')
+    before, now = changes(page, entities, beside.click)
+    assert len(now) > len(before) and mask() != place
+    changes(page, entities, beside.click)          # and back: the same figure, with everything where it was
+    page.wait_for_timeout(500)
+    assert mask() == place
+    changes(page, entities, beside.click)
     entities.locator('select').first.select_option('scale')          # its default size, although the size was 4
     entities.get_by_text('scale: 5').wait_for()
     assert not entities.get_by_text('ValueError').count()

@@ -57,8 +57,9 @@ def refresh(
     alike = [a.type == b['type'] for a, b in zip(old, new)]
     keep = [*alike, False].index(False)                                        # traces from the start that can stay
     stay = ('type', 'uid', 'width', 'height', 'autosize')                      # to empty a width would fix it
-    layout = changes(shown.layout.to_plotly_json(), fig.layout.to_plotly_json() | CLEAR, stay)
-    whole = {k: layout.pop(k) for k in list(layout) if layout[k] is None or isinstance(layout[k], (list, tuple))}
+    was = shown.layout.to_plotly_json()
+    layout = changes(was, fig.layout.to_plotly_json() | CLEAR, stay)
+    whole = {k: layout.pop(k) for k in list(layout) if not (was.get(k) and isinstance(layout[k], dict))}
     with shown.batch_update():
         for trace, values in zip(old[:keep], new):
             gone = {k: None for k in trace.to_plotly_json() if k not in (*values, *stay)}
