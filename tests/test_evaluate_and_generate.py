@@ -115,7 +115,7 @@ def test_fewer_evaluations(run, tmp_path):
 
 @pytest.mark.parametrize('notebook, parameters, message', [
     ('studies/fewer_evaluations', dict(only=['euler 5']), "only must name 'sde 50' and some of: sde 50, sde 25"),
-    ('evaluate', dict(sample='x'), 'unknown parameter sample; known: run, weights'),
+    ('evaluate', dict(sample='x'), 'unknown parameter sample (did you mean samples?); known: run, weights'),
     ('evaluate', dict(samples='x'), 'say what to compare the samples with'),
     ('generate', dict(classes='cat'), "unknown class 'cat'; known: 0, 1"),
     ('generate', dict(run='runs/nowhere'), 'no run in runs/nowhere'),
