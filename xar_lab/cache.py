@@ -6,7 +6,7 @@
 __all__ = ['CachedLatents', 'Manifest', 'MARLatents', 'open_latents', 'CachedShard', 'cost_of', 'cache_latents', 'CachePlan',
            'verify_cache', 'read_rate']
 
-# %% ../nbs/14_cache.ipynb #1a163ef8
+# %% ../nbs/14_cache.ipynb #3cc02cbc
 import hashlib
 import math
 import os
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
-from .core import device_of, duration, own_memory, read_json, size, write_json
+from .core import device_of, duration, own_memory, read_json, sha256_once, size, write_json
 from .folders import BrokenImage, synset_names
 from .latents import MomentsCodec, PosteriorCodec
 from .settings import is_plain
@@ -35,16 +35,16 @@ from .shards import MappedShards, ShardFacts, Shards, check_counts, claim, damag
 # isort: split
 from .shards import shard_facts, write_shard
 
-# %% ../nbs/14_cache.ipynb #7c53f8bd
+# %% ../nbs/14_cache.ipynb #65e48ace
 class CachedLatents(MappedShards):
     "Cached posteriors. Items: (moments float32 [2, 2C, H, W] of the image and its mirror image, label)."
 
     def __init__(self,
-        root: str | Path,     # folder with manifest.json; its shards are read once, to compare them with their hashes
+        root: str | Path,     # folder with manifest.json; its shards are read, once in a process, to compare hashes
     ):
         self.root, self.manifest = Path(root), _read_manifest(Path(root))
         super().__init__(root, self.manifest['shards'], 'moments')
-        if damaged := damaged_shards(root, self.shards, progress=True):
+        if damaged := damaged_shards(root, self.shards, hash_of=sha256_once, progress=True):
             raise ValueError(f"latent cache {root}: {damaged[0]} is missing or damaged; "
                              "run cache_latents with verify to make it again")
         m = self.manifest

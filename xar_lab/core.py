@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision', 'autocast',
            'memory_of', 'peak_memory', 'own_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json', 'not_finite',
-           'parse_json', 'read_json', 'save_tensors', 'sweep', 'sha256', 'check_links', 'project_root', 'git_commit',
-           'duration', 'size']
+           'parse_json', 'read_json', 'save_tensors', 'sweep', 'sha256', 'sha256_once', 'check_links', 'project_root',
+           'git_commit', 'duration', 'size']
 
 # %% ../nbs/00_core.ipynb #634ed28d
 import contextlib
@@ -281,7 +281,7 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
     packed = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     write_whole(path, lambda p: save_file(packed, p, metadata))
 
-# %% ../nbs/00_core.ipynb #cbfc5800
+# %% ../nbs/00_core.ipynb #d8ba9350
 def sweep(folder: str | Path):
     "Remove what killed processes left half-written."
     for left in Path(folder).glob('.[0-9]*.*'):
@@ -299,6 +299,14 @@ def _is_running(pid: int) -> bool:
 def sha256(path: str | Path) -> str:
     "The SHA-256 hash of a file, in hex."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+@cache
+def _hash_as_of(path: str, bytes: int, changed: int) -> str: return sha256(path)
+
+def sha256_once(path: str | Path) -> str:
+    "The same, for large files that are opened often: one that has not changed is not read again in this process."
+    facts = os.stat(path)
+    return _hash_as_of(os.path.abspath(path), facts.st_size, facts.st_mtime_ns)
 
 # %% ../nbs/00_core.ipynb #00d0a55b
 def check_links(

@@ -128,7 +128,7 @@ class Announcing:
         self.said.append(True)
         self.stream.write(text)
 
-# %% ../nbs/project/engine.ipynb #fd77b8d1
+# %% ../nbs/project/engine.ipynb #d29c183c
 class LiveEngine:
     "papermill's own engine; what cells print is shown while they run, progress bars included."
 
@@ -136,7 +136,7 @@ class LiveEngine:
     def execute_notebook(cls, nb, kernel_name, **options):
         from papermill.engines import NBClientEngine
         path, said = nb.metadata.papermill.get('output_path'), []
-        line = f'the executed notebook will be {path} (XAR_LAB_OUTPUT=off: leave papermill as it is)'
+        line = f'the executed notebook will be {path}'
         for name, stream in dict(stdout_file=sys.stdout, stderr_file=sys.stderr).items():
             options[name] = options.get(name) or Announcing(stream, line, said)
         options.setdefault('extra_arguments', ['--IPKernelApp.log_level=CRITICAL'])       # it warns of its transport

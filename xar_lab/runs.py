@@ -113,8 +113,8 @@ def the_checkpoint(
     if fault := damage(known[name], only): raise ValueError(f"{known[name]} is damaged: {fault}")
     return known[name]
 
-# %% ../nbs/20_runs.ipynb #20c0a55b
-WRITTEN = 'config.json cost.json metrics.jsonl faults.jsonl .lock checkpoints samples failures eval'.split()
+# %% ../nbs/20_runs.ipynb #2f18760b
+WRITTEN = 'config.json cost.json metrics.jsonl faults.jsonl .lock checkpoints samples failures eval generated'.split()
 
 def evaluation_folder(
     run: str | Path,    # folder of a run

@@ -128,24 +128,24 @@ def remove_shards(folder: str | Path):
         if path.name == 'plan.json' or re.fullmatch(r'shard-\d{5,}\.(json|safetensors)', path.name): path.unlink()
     with contextlib.suppress(OSError): folder.rmdir()
 
-# %% ../nbs/13_shards.ipynb #b4c17ea0
+# %% ../nbs/13_shards.ipynb #db2a9e9b
 def damaged_shards(
     folder: str | Path,
     shards: list[dict],        # facts of each, as from `shard_facts`
-    hashes: bool = True,       # False: compare sizes only
+    hash_of: Callable[[Path], str] = sha256,   # how a file's hash is found
     progress: bool = False,
 ) -> list[str]:                # names of files
     "The shards that are missing, or have another size or hash than when they were written."
-    def damaged(facts): return _is_damaged(Path(folder) / facts['file'], facts, hashes)
+    def damaged(facts): return _is_damaged(Path(folder) / facts['file'], facts, hash_of)
     with ThreadPool(os.cpu_count()) as pool:                                       # files are hashed outside of the GIL
         bar = tqdm(pool.imap(damaged, shards), total=len(shards), desc='verify', unit='shard', disable=not progress,
                    delay=2)
         return [facts['file'] for facts, wrong in zip(shards, bar) if wrong]
 
-def _is_damaged(path: Path, facts: dict, hashes: bool) -> bool:
+def _is_damaged(path: Path, facts: dict, hash_of: Callable[[Path], str]) -> bool:
     if not path.is_file(): return True
     if path.stat().st_size != facts.get('bytes', path.stat().st_size): return True     # drawn images had no size once
-    return hashes and sha256(path) != facts['sha256']
+    return hash_of(path) != facts['sha256']
 
 # %% ../nbs/13_shards.ipynb #be83ed78
 class MappedShards(Dataset):

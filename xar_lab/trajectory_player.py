@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_films', 'animate_films', 'TrajectoryPlayer']
 
-# %% ../nbs/45_trajectory_player.ipynb #c81f5129
+# %% ../nbs/45_trajectory_player.ipynb #9c62f180
 import time
 from pathlib import Path
 from typing import Callable
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import torch
 
 from .config import TrainConfig
-from .core import stream_seed
+from .core import check_links, stream_seed
 from .figures import animated, plain
 from .film import Film, film_figure, save_gif, save_strip
 from .samples import Source
@@ -121,7 +121,7 @@ class _PlayerControls(Explorer):
         self.say(self.remark() if same else f'The picture is still that of {plain(shown)}, drawn before the controls '
                                            'were changed. Press <i>Generate</i> to draw it anew.')
 
-# %% ../nbs/45_trajectory_player.ipynb #f559ab86
+# %% ../nbs/45_trajectory_player.ipynb #2e7b086b
 class TrajectoryPlayer(_PlayerControls):
     "The generation of one image by a trained model, state by state."
 
@@ -134,6 +134,7 @@ class TrajectoryPlayer(_PlayerControls):
     ):
         source = run if isinstance(run, Source) else Source(run=str(find_run(run)))
         self.model, self.codec, self.flow, self.like = source.open()
+        if source.run and not folder: check_links(source.run, 'generated')
         self.folder = Path(folder or Path(source.run or 'runs') / 'generated')
         names = list(self.like.class_names)
         if not 0 <= label < len(names): raise ValueError(f"label must be from 0 to {len(names) - 1}, got {label!r}")
