@@ -35,7 +35,7 @@ from .state import check_same_weights, claimed, first_not_finite, load_checkpoin
 from .state import save_checkpoint, tensors_of, with_its_pieces
 from .step import batch_loss, draw, learning_rate, make_optimizer, update
 
-# %% ../nbs/28_training.ipynb #b3b7b57b
+# %% ../nbs/28_training.ipynb #e1169ac1
 def take_step(
     run: Run,
     images: Tensor,         # [b, …]: this process's part of the batch
@@ -47,7 +47,7 @@ def take_step(
     config, state, accelerator = run.config, run.state, run.accelerator
     draws, total = draw(run.parts, state.step, positions), torch.zeros((), device=run.device)
     for group in state.optimizer.param_groups: group['lr'] = learning_rate(config, state.step)
-    for k, piece in enumerate(pieces, accelerator.process_index * len(pieces)):           # k: which piece of the batch
+    for k, piece in enumerate(pieces, positions.start // len(positions) * len(pieces)):   # k: which piece of the batch
         torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, k))
         with synced(run.network, accelerator, piece is pieces[-1]):
             x, y = images[piece].to(run.device), labels[piece].to(run.device)
