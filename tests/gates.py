@@ -59,9 +59,8 @@ def faults_of_cells(path):
 
 
 def order():
-    "Module → number of its notebook; what has no number is outside of the order."
-    numbers = ((module_of(path), re.match(r'\d+', path.name)) for path in notebooks())
-    return {module: int(number[0]) for module, number in numbers if module and number}
+    "Module → name of its notebook, which gives the order; what has no number is outside of it."
+    return {module: path.stem for path in notebooks() if re.match(r'\d', path.name) and (module := module_of(path))}
 
 
 def imports_of(tree):
@@ -77,11 +76,11 @@ def faults_of_module(module, known):
     "Imports from a higher number, private names of another module, and too many lines."
     text = (ROOT / 'xar_lab' / f'{module}.py').read_text()
     for other, names in imports_of(ast.parse(text)):
-        if known.get(other, -1) >= known.get(module, 1000):
-            yield f'xar_lab/{module}.py ({known[module]:02}) imports from {other} ({known[other]:02}), a later room'
+        if known.get(other, '') >= known.get(module, '~'):
+            yield f'{known[module]} imports from {known[other]}, a later room'
         private = [name for name in names if name.startswith('_')]
         if private: yield f"xar_lab/{module}.py imports {', '.join(private)} of {other}, which is private there"
-    count, most = text.count('\n'), TRAINING if 20 <= known.get(module, 0) < 30 else MODULE
+    count, most = text.count('\n'), TRAINING if known.get(module, '').startswith('2') else MODULE
     if count > most: yield f'xar_lab/{module}.py has {count} lines, at most {most}'
 
 

@@ -6,7 +6,7 @@
 __all__ = ['psnr', 'make_autoencoder', 'as_input', 'check_sizes', 'fit_autoencoder', 'losses', 'check_folder', 'save_autoencoder',
            'autoencoder_facts']
 
-# %% ../nbs/17_autoencoder.ipynb #1c544e45
+# %% ../nbs/17_autoencoder.ipynb #6506e4f4
 import json
 import math
 import os
@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .checks import whole
 from .core import autocast, pick_precision, read_json, stream_seed
 from .data import BatchOrder
 from .latents import KLCodec
-from .settings import whole
 
 # %% ../nbs/17_autoencoder.ipynb #fddc01c6
 def psnr(

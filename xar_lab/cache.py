@@ -6,7 +6,7 @@
 __all__ = ['CachedLatents', 'Manifest', 'MARLatents', 'open_latents', 'CachedShard', 'cost_of', 'cache_latents', 'CachePlan',
            'verify_cache', 'read_rate']
 
-# %% ../nbs/14_cache.ipynb #3cc02cbc
+# %% ../nbs/14_cache.ipynb #e9f2a41b
 import hashlib
 import math
 import os
@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
+from .checks import is_plain
 from .core import device_of, duration, own_memory, read_json, sha256_once, size, write_json
 from .folders import BrokenImage, synset_names
 from .latents import MomentsCodec, PosteriorCodec
-from .settings import is_plain
 from .shards import MappedShards, ShardFacts, Shards, check_counts, claim, damaged_shards, run_pieces
 
 # isort: split
@@ -273,7 +273,7 @@ def _announce(cost: dict, shards: Shards, todo: list):
           f"{free} free; about {duration(cost['seconds'])} ({cost['images_per_s']:,.0f} images/s measured)")
     if cost['bytes'] > cost['free']: raise OSError(f"{needed} do not fit into {shards.folder}: {free} are free")
 
-# %% ../nbs/14_cache.ipynb #156acfb9
+# %% ../nbs/14_cache.ipynb #eac7732c
 def cache_latents(
     open_dataset: Callable,       # () -> data set of images (or MAR's layout); picklable if there are several processes
     open_codec: Callable,         # () -> PosteriorCodec; as open_dataset
@@ -293,7 +293,7 @@ def cache_latents(
     check_counts(shard_size=shard_size, batch_size=batch_size, threads=threads)
     folder, dataset, codec = Path(folder), open_dataset(), open_codec()
     plan, shards = _plan(dataset, codec, codec_spec, shard_size), Shards(folder, len(dataset), shard_size)
-    claim(folder, plan, 'a latent cache')
+    claim(folder, plan, 'a latent cache', also='manifest.json')
     if verify: _drop(folder, verify_cache(folder, progress))
     todo = shards.missing()
     if todo or not (folder / 'manifest.json').is_file():

@@ -6,7 +6,7 @@
 __all__ = ['CALLBACKS', 'Callback', 'Run', 'told', 'JsonLines', 'TensorBoard', 'ProgressBar', 'MeasuredCost', 'Faults',
            'SampleGrid', 'Follow', 'StopOnSignal', 'register_callback', 'make_callbacks']
 
-# %% ../nbs/27_callbacks.ipynb #948bb689
+# %% ../nbs/27_callbacks.ipynb #8847e205
 import io
 import json
 import math
@@ -21,11 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .build import Parts, sample_grid
+from .checks import OPTIONS
 from .config import TrainConfig
 from .core import Registry, autocast, duration, peak_memory, size, write_json, write_whole
 from .data import BatchOrder, check_item
-from .runs import note, read_lines
-from .settings import OPTIONS
+from .run_files import Row, read_lines
+from .runs import note
 from .state import State, whole_model
 
 # %% ../nbs/27_callbacks.ipynb #7f1b0edb
@@ -92,7 +93,7 @@ def told(run: Run) -> Iterator[None]:
             callback.on_begin(run=run)
         yield
 
-# %% ../nbs/27_callbacks.ipynb #dfd3a4c1
+# %% ../nbs/27_callbacks.ipynb #1d3cc3b2
 class JsonLines(Callback):
     "metrics.jsonl. Lines after the checkpoint that a run starts from are dropped: they are about to be made again."
     file = None
@@ -102,7 +103,7 @@ class JsonLines(Callback):
         path, self.start = run.folder / 'metrics.jsonl', step
         if not run.main: return
         with run.keeping('metrics.jsonl is'):
-            earlier = ''.join(json.dumps(line) + '\n' for line in read_lines(path) if line['step'] <= step)
+            earlier = ''.join(json.dumps(line) + '\n' for line in read_lines(path, Row) if line['step'] <= step)
             write_whole(path, lambda beside: beside.write_text(earlier))
             self.file = path.open('a', buffering=1)
 

@@ -9,7 +9,7 @@ __all__ = ['SMALLEST_SIDE', 'FEWEST_BLOCKS', 'WEIGHT_DECAY', 'LABEL_SMOOTHING', 
            'load_classifier', 'classifier_facts', 'extractor_files', 'extractor_for', 'register_extractors', 'fidelity',
            'check_extractor', 'is_official']
 
-# %% ../nbs/31_features.ipynb #9f658d98
+# %% ../nbs/31_features.ipynb #ee83d949
 import json
 from pathlib import Path
 from typing import Annotated, Iterator
@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 
 from .build import open_dataset
 from .checkpoints import check_numbers, read_tensors
+from .checks import PATH, TEXT, Named
 from .config import TrainConfig
 from .core import memory_of, parse_json, project_root, save_tensors, sha256, stream_seed
 from .data import labels_of, load_dataset
@@ -341,7 +342,7 @@ def fidelity():
     register_extractors()
     main()
 
-# %% ../nbs/31_features.ipynb #65568229
+# %% ../nbs/31_features.ipynb #dcdace43
 INCEPTION, INCEPTION_SHA256 = 'inception-v3-compat', '6726825d'     # first digits of the published file's hash
 
 def check_extractor(
@@ -352,7 +353,9 @@ def check_extractor(
     "`ValueError` for an unknown extractor or a file that is not the one named; `FileNotFoundError` for none."
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
     register_extractors()
-    if name not in known: raise ValueError(f"unknown extractor {name!r}; known: {', '.join(sorted(known))}")
+    Named('extractor', TEXT.ok, lambda: sorted(known))('extractor', name)
+    if digest is not None: TEXT('extractor_sha256', digest)
+    if weights is not None: PATH('extractor_weights', weights)
     if weights is None: return name, sha256(extractor_files()[name]) if name in extractor_files() else None
     if not Path(weights).is_file(): raise FileNotFoundError(f"no weights of {name} at {weights}")
     found, want = sha256(weights), digest or (INCEPTION_SHA256 if name == INCEPTION else None)

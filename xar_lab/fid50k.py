@@ -57,7 +57,7 @@ def read_reference(
     statistics = _check_statistics(held, path) if has_statistics else None
     return Reference(path, sha256(path), statistics, None if images is None else _check_images(images, path))
 
-# %% ../nbs/35_fid50k.ipynb #bb79de78
+# %% ../nbs/35_fid50k.ipynb #73f6c784
 def _load_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     "The arrays that matter, and the names of all."
     try:
@@ -68,8 +68,11 @@ def _load_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         raise ValueError(f"{path} is not a file of statistics or images: {why}") from None
 
 def _check_statistics(held: dict, path: Path) -> dict[str, np.ndarray]:
-    mu, sigma = (np.asarray(held[k], dtype=np.float64) for k in ('mu', 'sigma'))
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+    mu, sigma = (np.asarray(held[k]) for k in ('mu', 'sigma'))
+    if not {mu.dtype.kind, sigma.dtype.kind} <= set('fiu'):
+        raise ValueError(f"{path}: mu and sigma must be real numbers, got {mu.dtype} and {sigma.dtype}")
+    mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+    if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
         raise ValueError(f"{path}: mu must be [d] and sigma [d, d], got {list(mu.shape)} and {list(sigma.shape)}")
     finite = np.isfinite(mu).all() and np.isfinite(sigma).all()
     if not finite or not np.allclose(sigma, sigma.T, atol=1e-6 * np.abs(sigma).max()):
@@ -154,7 +157,7 @@ def _feature_pieces(pieces, report, rank, drawn: DrawnImages, shards: Shards, ex
         save_tensors({name: f.float() for name, f in found.items()} | dict(seconds=seconds), shards.path(k))
         report(len(shards.items(k)))
 
-# %% ../nbs/35_fid50k.ipynb #fdcfd63f
+# %% ../nbs/35_fid50k.ipynb #8f779f03
 @dataclass
 class FIDReport:
     "What was measured, beside the paper's row."
@@ -172,16 +175,18 @@ class FIDReport:
                 for name, value in self.metrics.items() if not name.endswith('_sd')]
         return '\n'.join([head, '|---|---|---|', *('| ' + ' | '.join(row) + ' |' for row in rows)])
 
-    def __repr__(self):
+    def remarks(self) -> list[str]:
+        "What it was compared with, where it is, and what to keep in mind."
         n, row = self.numbers, lambda name, text: f'{name:26s} {text}'
         reference, extractor = n['reference'], n['extractor']
-        lines = [row(name, f'{value:.4g}') for name, value in self.metrics.items()]
-        lines += [row('reference', _named(reference['path'], reference)),
-                  row('extractor', _named(extractor['name'], extractor)),
-                  row('self-check', ', '.join(f'{name} {value:.3g}' for name, value in n['self_check'].items())),
-                  row('time', ', '.join(f'{name} {value:,.1f} s' for name, value in n['timing'].items())),
-                  row('numbers', self.folder / 'report.json')]
-        return '\n'.join(lines + [f'note: {note}' for note in n['notes']])
+        return [row('reference', _named(reference['path'], reference)),
+                row('extractor', _named(extractor['name'], extractor)),
+                row('self-check', ', '.join(f'{name} {value:.3g}' for name, value in n['self_check'].items())),
+                row('time', ', '.join(f'{name} {value:,.1f} s' for name, value in n['timing'].items())),
+                row('numbers', self.folder / 'report.json'), *(f'note: {note}' for note in n['notes'])]
+
+    def __repr__(self):
+        return '\n'.join([*(f'{name:26s} {value:.4g}' for name, value in self.metrics.items()), *self.remarks()])
 
 # %% ../nbs/35_fid50k.ipynb #edab02c3
 def _in_digits(value) -> str:

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['TIMES', 'FLOWS', 'Flow', 'logit_normal', 'uniform', 'LinearFlow', 'register_flow', 'make_flow']
 
-# %% ../nbs/03_flow.ipynb #d2543851
+# %% ../nbs/03_flow.ipynb #4b37ec83
 import inspect
-import math
 from typing import Callable, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .checks import number, one_of
 from .core import Registry
 
 # %% ../nbs/03_flow.ipynb #4ed18de6
@@ -31,7 +31,7 @@ class Flow(Protocol):
     def clean(self, velocity: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...   # the clean estimate of x
     def score(self, velocity: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...   # ∇ log p_t(x_t), for t > 0
 
-# %% ../nbs/03_flow.ipynb #15f11ffa
+# %% ../nbs/03_flow.ipynb #dfadfd37
 TIMES = Registry('time distribution')
 
 def logit_normal(
@@ -39,8 +39,8 @@ def logit_normal(
     std: float = 1.,   # standard deviation of logit(t), > 0; larger: more of both ends
 ) -> Callable:         # (shape, generator=None, device=None) -> t float32
     "t = sigmoid(N(mean, std²)). Source: the published training code of xAR; Esser et al. 2024, Sec. 3.1."
-    if not 0 < std < math.inf: raise ValueError(f"time distribution 'logit_normal': std must be positive, got {std!r}")
-    if not math.isfinite(mean): raise ValueError(f"time distribution 'logit_normal': mean is not finite: {mean!r}")
+    number(-10, 10)("time distribution 'logit_normal': mean", mean)             # beyond, all t are 0 or 1 in float32
+    number(.001, 100)("time distribution 'logit_normal': std", std)
     return lambda shape, generator=None, device=None: torch.sigmoid(
         torch.randn(shape, generator=generator, device=device) * std + mean)
 
@@ -51,7 +51,7 @@ def uniform() -> Callable:   # (shape, generator=None, device=None) -> t float32
 TIMES.register('logit_normal', logit_normal)
 TIMES.register('uniform', uniform)
 
-# %% ../nbs/03_flow.ipynb #50ea2d83
+# %% ../nbs/03_flow.ipynb #b2c56041
 class LinearFlow:
     "The straight path between data (t = 0) and noise (t = 1). Source: xAR, Eq. 2–4."
 
@@ -60,8 +60,7 @@ class LinearFlow:
         times: str = 'logit_normal',   # distribution of training times, by name
         **options,                     # options of that distribution
     ):
-        if target not in ('velocity', 'x', 'noise'):
-            raise ValueError(f"unknown target {target!r}; known: velocity, x, noise")
+        one_of('velocity', 'x', 'noise')('target', target)
         self.predicts = target
         self.times = TIMES.make(times, **options)   # times(shape, generator=None, device=None) -> t float32, in [0, 1]
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['FORMATS', 'SUFFIXES', 'EXPECTED', 'SPLITS', 'BrokenImage', 'open_image', 'adm_crop', 'synset_names', 'ImageFolder']
 
-# %% ../nbs/11_folders.ipynb #44b761a3
+# %% ../nbs/11_folders.ipynb #7ad0bdab
 import json
 import math
 import os
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ class _Quiet:
 
 _quiet = _Quiet()
 
-# %% ../nbs/11_folders.ipynb #ef28ae1a
+# %% ../nbs/11_folders.ipynb #62817697
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'TIFF', 'BMP', 'PPM')
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
@@ -86,6 +87,7 @@ def open_image(
     `BrokenImage` for what cannot be read."""
     if channels not in (1, 3): raise ValueError(f"channels must be 1 or 3, got {channels!r}")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode): raise ValueError("it is no regular file")    # such as a pipe
         with _quiet, open(path, 'rb') as file:
             if not os.fstat(file.fileno()).st_size: raise ValueError("the file is empty")
             with Image.open(file, formats=FORMATS) as image: return _flatten(image, 'RGB' if channels == 3 else 'L')
@@ -157,7 +159,7 @@ def _class_folders(root: str) -> list[str]:
                          f"{os.path.join(root, folders[0])!r}")
     return folders
 
-# %% ../nbs/11_folders.ipynb #74844002
+# %% ../nbs/11_folders.ipynb #ccb52094
 def _images_below(folder: str, above: set) -> Iterator[str]:
     "The image files in a folder, at any depth; what is hidden, and links back to a folder above, are left out."
     here = os.path.realpath(folder)
@@ -165,7 +167,7 @@ def _images_below(folder: str, above: set) -> Iterator[str]:
     with os.scandir(folder) as found: entries = [e for e in found if not e.name.startswith('.')]
     for e in entries:
         if e.is_dir(): yield from _images_below(e.path, above | {here})
-        elif e.is_file() and _is_image(e.name): yield e.path              # no pipes, which would be waited for
+        elif _is_image(e.name): yield e.path          # links to nothing and pipes, too: they are told of as broken
 
 # %% ../nbs/11_folders.ipynb #6644b943
 def _list_images(root: str, folders: list[str]) -> tuple[list[str], list[int]]:

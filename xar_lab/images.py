@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageSpec', 'image_spec', 'crop', 'to_uint8', 'as_array', 'save_grid', 'to_pil', 'photo', 'data_uri']
 
-# %% ../nbs/10_images.ipynb #d6dad3f5
+# %% ../nbs/10_images.ipynb #935c802f
 import base64
 import io
 from dataclasses import dataclass, field
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import is_whole, shown
 from .core import write_whole
 
-# %% ../nbs/10_images.ipynb #2f50b007
+# %% ../nbs/10_images.ipynb #2cac6ca3
 @dataclass(frozen=True)
 class ImageSpec:
     "What the images of a data set are like."
@@ -27,15 +28,16 @@ class ImageSpec:
     class_names: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        if self.padding >= 0 and self.levels >= 2: return
+        if is_whole(self.padding) and self.padding >= 0 and is_whole(self.levels) and self.levels >= 2: return
         raise ValueError("images have a padding of at least 0 and at least 2 levels, got "
-                         f"padding {self.padding!r}, levels {self.levels!r}")
+                         f"padding {shown(self.padding)}, levels {shown(self.levels)}")
 
 def image_spec(
     dataset,       # with num_classes and class_names; padding and levels if they are not the usual ones
 ) -> ImageSpec:
     "What the images of a data set are like; for None, plain images of 256 levels."
     if dataset is None or isinstance(dataset, ImageSpec): return dataset or ImageSpec()
+    if not hasattr(dataset, 'num_classes'): raise ValueError(f"a data set has class_names, got {shown(dataset)}")
     padding, levels = getattr(dataset, 'padding', 0), getattr(dataset, 'levels', 256)
     return ImageSpec(padding, levels, dataset.num_classes, list(dataset.class_names))
 

@@ -7,7 +7,7 @@ __all__ = ['OURS', 'HALF', 'WRITTEN', 'COLUMNS', 'checkpoints', 'step_of', 'writ
            'the_checkpoint', 'evaluation_folder', 'run_lock', 'is_running', 'note', 'state_of', 'run_facts',
            'list_runs', 'runs_table']
 
-# %% ../nbs/20_runs.ipynb #5b3144eb
+# %% ../nbs/20_runs.ipynb #0bb47b2a
 import fcntl
 import json
 import os
@@ -20,9 +20,9 @@ from typing import Callable
 
 from filelock import FileLock, Timeout
 
+from .checks import is_plain
 from .core import check_links, moved, sha256, write_json
 from .run_files import Row, read_config, read_lines, read_meta
-from .settings import is_plain
 
 # %% ../nbs/20_runs.ipynb #8552d877
 OURS, HALF = re.compile(r'step_\d{8,}'), re.compile(r'\.step_\d{8,}\.\d+')     # checkpoints; those being written

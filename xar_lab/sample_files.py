@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OURS', 'written_before', 'save_images', 'read_samples']
 
-# %% ../nbs/18_sample_files.ipynb #1a297fef
+# %% ../nbs/18_sample_files.ipynb #5ab706e7
 import os
 import re
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import shown
 from .core import read_json, write_json
 from .images import as_array
 
@@ -110,7 +111,7 @@ def _open_sample(path: Path) -> np.ndarray:
 def _images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in ('.png', '.jpg', '.jpeg') and p.is_file())
 
-# %% ../nbs/18_sample_files.ipynb #11f8c2cd
+# %% ../nbs/18_sample_files.ipynb #e3aa0933
 def _list_folder(folder: Path, class_names: list[str]) -> tuple[list[Path], list[int] | None]:
     "Files and their labels: of the subfolders' names, or of labels.json."
     numbered = {name: k for k, name in enumerate(class_names)} | {str(k): k for k in range(len(class_names))}
@@ -126,5 +127,9 @@ def _list_folder(folder: Path, class_names: list[str]) -> tuple[list[Path], list
     if not flat: raise FileNotFoundError(f"{folder} holds no samples: neither samples.npz nor .png or .jpg files")
     if told is None or all(told.get(f.name, 0) is None for f in flat): return flat, None
     missing = [f.name for f in flat if f.name not in told]
-    if missing: raise ValueError(f"{folder / 'labels.json'} has no label for {missing[0]}")
+    if missing: raise ValueError(f"{folder / 'labels.json'} has no label for {shown(missing[0])}")
+    gone = sorted(told.keys() - {f.name for f in flat})
+    if gone: raise ValueError(f"{folder / 'labels.json'} lists {shown(gone[0])}, which is not there")
+    unknown = next((f.name for f in flat if told[f.name] is None), None)
+    if unknown: raise ValueError(f"{folder / 'labels.json'} has no label for {shown(unknown)}, but for others")
     return flat, [told[f.name] for f in flat]

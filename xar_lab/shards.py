@@ -6,7 +6,7 @@
 __all__ = ['claim', 'Shards', 'check_counts', 'write_shard', 'ShardFacts', 'shard_facts', 'remove_shards', 'damaged_shards',
            'MappedShards', 'run_pieces']
 
-# %% ../nbs/13_shards.ipynb #e6a963fd
+# %% ../nbs/13_shards.ipynb #07b4767b
 import contextlib
 import json
 import math
@@ -30,19 +30,22 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
+from .checks import whole
 from .core import moved, read_json, save_tensors, sha256, sweep, write_json
 
-# %% ../nbs/13_shards.ipynb #d3d3c520
+# %% ../nbs/13_shards.ipynb #88724082
 def claim(
     folder: str | Path,
     plan: dict,             # what decides the content of the shards; JSON
     what: str = 'work',     # what the shards hold, for the message
+    also: str = 'plan.json',    # a further file that is written there
 ):
     "Make the folder and its plan.json, or find the same plan in it. `ValueError` that names what differs."
     path = Path(folder) / 'plan.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    mine, there = json.loads(json.dumps(plan)), next(path.parent.glob('shard-*'), None)
+    mine, there = json.loads(json.dumps(plan)), next((f for f in path.parent.iterdir() if f.name.startswith('shard-')
+                                                      or f.name == also), None)
     if there and not path.is_file():
         raise ValueError(f"{there} is there without a plan.json, so it is not from here: choose another folder")
     if not path.is_file(): return write_json(path, mine)
@@ -81,12 +84,10 @@ class Shards:
         "The number of items in some shards."
         return sum(len(self.items(k)) for k in ks)
 
-# %% ../nbs/13_shards.ipynb #4722b158
+# %% ../nbs/13_shards.ipynb #59a03864
 def check_counts(**counts: int):
     "`ValueError` for a count that is not a whole number, 1 or more; it names the parameter."
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+    for name, value in counts.items(): whole(1)(name, value)
 
 # %% ../nbs/13_shards.ipynb #f3598983
 def write_shard(

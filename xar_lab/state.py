@@ -192,14 +192,15 @@ def claim_run(
         started=parts.started, versions=versions, git_commit=git_commit(),
         seed=parts.config.seed, device=str(device), precision=precision, micro_batch=micro_batch))
 
-# %% ../nbs/26_state.ipynb #ecaae531
+# %% ../nbs/26_state.ipynb #546eb2c3
 @contextlib.contextmanager
 def claimed(folder: Path, parts: Parts, accelerator, precision: str, micro_batch: int) -> Iterator[Path | None]:
     "Hold the run's folder; yields the checkpoint to go on from, if there is one."
     main = accelerator.is_main_process
     with contextlib.ExitStack() as held:
         if main:
-            folder.mkdir(parents=True, exist_ok=True)
+            try: folder.mkdir(parents=True, exist_ok=True)
+            except OSError as e: raise OSError(f"the run's folder {folder} cannot be made: {e.strerror}") from None
             check_links(folder, *WRITTEN)
             held.enter_context(run_lock(folder))
         with accelerator.main_process_first():
