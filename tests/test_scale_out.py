@@ -248,3 +248,11 @@ def test_a_run_cannot_leave_its_folder(tmp_path, name):
     done = run([sys.executable, '-m', 'xar_lab.training', path])
     assert done.returncode == 1 and 'name must be the plain name of a folder' in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ['config.json']
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_each_writer(need):
+    done = subprocess.run([sys.executable, Path(__file__).parent / 'full_disk.py'], capture_output=True, text=True)
+    print(done.stdout)
+    need(done.returncode != 77, 'a small file system can be mounted by root only')
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -6,7 +6,7 @@
 __all__ = ['psnr', 'make_autoencoder', 'as_input', 'check_sizes', 'fit_autoencoder', 'losses', 'check_folder', 'save_autoencoder',
            'autoencoder_facts']
 
-# %% ../nbs/17_autoencoder.ipynb #6506e4f4
+# %% ../nbs/17_autoencoder.ipynb #17fcad79
 import json
 import math
 import os
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import whole
-from .core import autocast, pick_precision, read_json, stream_seed
+from .core import autocast, full_disk_explained, pick_precision, read_json, stream_seed
 from .data import BatchOrder
 from .latents import KLCodec
 
@@ -146,7 +146,7 @@ def _normalise(net, latents: Tensor) -> dict:
                 channel_std=latents.std((0, 2, 3)).div(std).tolist(),
                 channel_mean=latents.mean((0, 2, 3)).sub(mean).div(std).tolist())
 
-# %% ../nbs/17_autoencoder.ipynb #d43b9d9a
+# %% ../nbs/17_autoencoder.ipynb #9f33cf37
 def save_autoencoder(
     net,                    # AutoencoderKL
     folder: str | Path,     # new
@@ -166,9 +166,10 @@ def save_autoencoder(
         versions={p: version(p) for p in ('xar_lab', 'torch', 'diffusers')})
     beside = folder.with_name(f'.{os.getpid()}.{folder.name}')
     try:
-        net.save_pretrained(beside, safe_serialization=True)
-        (beside / 'facts.json').write_text(json.dumps(facts, indent=1))
-        os.replace(beside, folder)
+        with full_disk_explained(folder):
+            net.save_pretrained(beside, safe_serialization=True)
+            (beside / 'facts.json').write_text(json.dumps(facts, indent=1))
+            os.replace(beside, folder)
     finally: shutil.rmtree(beside, ignore_errors=True)
     return facts
 

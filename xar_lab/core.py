@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed', 'seeded', 'device_of', 'pick_precision',
-           'autocast', 'memory_of', 'peak_memory', 'own_memory', 'tf32', 'stop_signals', 'write_whole', 'write_json',
-           'not_finite', 'parse_json', 'read_json', 'save_tensors', 'sweep', 'sha256', 'sha256_once', 'check_links',
-           'project_root', 'git_commit', 'duration', 'size']
+           'autocast', 'memory_of', 'peak_memory', 'own_memory', 'tf32', 'stop_signals', 'write_whole',
+           'full_disk_explained', 'write_json', 'not_finite', 'parse_json', 'read_json', 'save_tensors', 'sweep',
+           'sha256', 'sha256_once', 'check_links', 'project_root', 'git_commit', 'duration', 'size']
 
 # %% ../nbs/00_core.ipynb #4cc18e71
 import contextlib
@@ -193,7 +193,7 @@ def stop_signals(got: list):
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
 
-# %% ../nbs/00_core.ipynb #b93a598a
+# %% ../nbs/00_core.ipynb #6f68d391
 def write_whole(
     path: str | Path,
     write: Callable[[Path], None],   # writes the file whose path it is given
@@ -203,15 +203,21 @@ def write_whole(
     beside = path.with_name(f'.{os.getpid()}.{path.name}')
     half = beside / path.name
     try:
-        beside.mkdir(exist_ok=True)
-        write(half)
-        with open(half, 'rb+') as f: os.fsync(f.fileno())
-        os.replace(half, path)
+        with full_disk_explained(path):
+            beside.mkdir(exist_ok=True)
+            write(half)
+            with open(half, 'rb+') as f: os.fsync(f.fileno())
+            os.replace(half, path)
+    finally: shutil.rmtree(beside, ignore_errors=True)
+
+@contextlib.contextmanager
+def full_disk_explained(path: str | Path):
+    "A block that writes a file: a full disk is an `OSError` that says which, and what is kept."
+    try: yield
     except Exception as e:
         if not _is_full(e): raise
         raise OSError(errno.ENOSPC, f"the disk is full: {path} was not written, everything finished before is kept; "
                                     "make room and run the same again") from None
-    finally: shutil.rmtree(beside, ignore_errors=True)
 
 def _is_full(e: Exception) -> bool:
     if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT): return True

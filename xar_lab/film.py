@@ -97,7 +97,7 @@ def side_by_side(
     bar = torch.full((*left.shape[:2], max(1, left.shape[2] // 8)), 255, dtype=torch.uint8)
     return torch.cat([left, bar, right], -1)
 
-# %% ../nbs/41_film.ipynb #5cf87934
+# %% ../nbs/41_film.ipynb #13313c6c
 def save_gif(
     film: Film,
     path: str | Path,
@@ -109,7 +109,8 @@ def save_gif(
     frames = [to_pil(side_by_side(film, i), side) for i in film.pick(most)]
     frames = [f.convert('P' if f.mode == 'RGB' else 'L') for f in frames]
     durations = [max(20, round(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1000]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    write_whole(path, lambda beside: frames[0].save(
+        beside, save_all=True, append_images=frames[1:], duration=durations, loop=0))
 
 # %% ../nbs/41_film.ipynb #8e64d4fe
 def save_strip(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OURS', 'written_before', 'save_images', 'read_samples']
 
-# %% ../nbs/18_sample_files.ipynb #5ab706e7
+# %% ../nbs/18_sample_files.ipynb #d21d746a
 import os
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .checks import shown
-from .core import read_json, write_json
+from .core import full_disk_explained, read_json, write_json
 from .images import as_array
 
 # %% ../nbs/18_sample_files.ipynb #987be43f
@@ -39,7 +39,7 @@ def _told_labels(folder: Path) -> dict | None:      # file name → label; None:
     path = folder / 'labels.json'
     return read_json(path, 'list of labels', dict[str, int | None]) if path.is_file() else None
 
-# %% ../nbs/18_sample_files.ipynb #a0c97dec
+# %% ../nbs/18_sample_files.ipynb #cc4193c3
 def save_images(
     images: Tensor,                # uint8[n, c, h, w]
     folder: str | Path,
@@ -52,7 +52,12 @@ def save_images(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'labels.json', dict.fromkeys(names) if labels is None else dict(zip(names, labels.tolist())))
     for name, image in zip(names, as_array(images)):
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / name)
+        picture, path = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), folder / name
+        try:
+            with full_disk_explained(path): picture.save(path)
+        except OSError:
+            path.unlink(missing_ok=True)                                        # half of a picture is none
+            raise
 
 # %% ../nbs/18_sample_files.ipynb #ed2635ff
 def read_samples(
