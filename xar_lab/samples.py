@@ -6,7 +6,7 @@
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'sampling_of', 'draw_samples', 'Source', 'draw_shards',
            'DrawingPlan', 'DrawnShard', 'DrawnImages', 'write_npz']
 
-# %% ../nbs/30_samples.ipynb #81be10fa
+# %% ../nbs/30_samples.ipynb #9ffb2810
 import hashlib
 import inspect
 import time
@@ -28,10 +28,11 @@ from .checkpoints import load_published
 from .checks import OPTIONS, is_whole, shown, whole
 from .config import TrainConfig, resolve
 from .core import autocast, device_of, moved, pick_precision, read_json, sha256, stream_seed, write_whole
-from .flow import make_flow
+from .entities import LAYOUTS
+from .flow import FLOWS, TIMES, make_flow
 from .folders import synset_names
 from .images import ImageSpec, as_array, image_spec, to_uint8
-from .latents import make_codec
+from .latents import CODECS, make_codec
 from .model import PRESETS, XAR
 from .run_files import read_config
 from .runs import good_checkpoint
@@ -40,6 +41,7 @@ from .shards import MappedShards, ShardFacts, Shards, check_counts, claim, damag
 
 # isort: split
 from .shards import shard_facts, write_shard
+from .solvers import SAMPLERS
 from .state import load_run
 
 # %% ../nbs/30_samples.ipynb #0373d3c4
@@ -111,7 +113,7 @@ def draw_samples(
     cost = dict(nfe=nfe, seconds=time.perf_counter() - started, decode_seconds=decoding, precision=precision)
     return torch.cat(images), cost
 
-# %% ../nbs/30_samples.ipynb #1c0b6e94
+# %% ../nbs/30_samples.ipynb #74bbbe60
 def _check_drawing(labels, batch_size, seed, first, sampling):
     "`ValueError` for what neither `generate` nor a loop over batches could use."
     check_counts(batch_size=batch_size)
@@ -122,6 +124,15 @@ def _check_drawing(labels, batch_size, seed, first, sampling):
     known = inspect.signature(generate).parameters.keys() - {'model', 'labels', 'generator'}
     if unknown := sorted(sampling.keys() - known):
         raise ValueError(f"unknown argument {shown(unknown[0])}; known: {', '.join(sorted(known))}")
+
+def _check_names(source: 'Source', sampling: dict):
+    "`ValueError` if other processes would not know a name that they need."
+    SAMPLERS.must_travel(sampling.get('sampler') or 'sde')
+    if source.run is None: return CODECS.must_travel(dict(source.codec)['name'])
+    saved = read_config(Path(source.run) / 'config.json')
+    for registry, what in ((LAYOUTS, 'layout'), (FLOWS, 'flow'), (TIMES, 'times')):
+        registry.must_travel(saved['config'].get(what) or next(iter(registry)))
+    CODECS.must_travel(saved.get('codec', {}).get('name', 'pixels'))
 
 def _draw_batch(model: XAR, labels: Tensor, seed: int, first: int, precision: str, sampling: dict):
     streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + i)) for i in range(len(labels))]
@@ -189,7 +200,7 @@ def _open_weights(weights: str, preset: str | None, codec_spec: dict) -> tuple:
     if classes != len(names): names = [str(k) for k in range(classes)]
     return model, codec, make_flow(), ImageSpec(num_classes=classes, class_names=names)
 
-# %% ../nbs/30_samples.ipynb #1911b442
+# %% ../nbs/30_samples.ipynb #b4ac7f8f
 def draw_shards(
     source: Source,
     labels: Tensor,              # Long[n]
@@ -208,6 +219,7 @@ def draw_shards(
     "One image per label, in shards, resumable. `ValueError` for a folder with shards of another plan."
     check_counts(shard_size=shard_size, batch_size=batch_size, processes=processes)
     _check_drawing(labels, batch_size, seed, 0, sampling)
+    if processes > 1: _check_names(source, sampling)
     source = source.pinned()
     shards, precision = Shards(Path(folder), len(labels), shard_size), pick_precision(precision, device_of(0, device))
     job = _Drawing(source, labels, shards, sampling, seed, batch_size, precision, device, compile)
