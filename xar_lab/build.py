@@ -6,7 +6,7 @@
 __all__ = ['SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'first_images', 'codec_of', 'network_of', 'read_start', 'build',
            'outline', 'sample_grid']
 
-# %% ../nbs/22_build.ipynb #5268374f
+# %% ../nbs/22_build.ipynb #4f059cae
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from .flow import LinearFlow, make_flow
 from .images import save_grid, to_uint8
 from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
-from .runs import good_checkpoint, read_config
+from .runs import good_checkpoint, read_config, run_path
 from .sampling import generate
 
 # %% ../nbs/22_build.ipynb #db5f99f1
@@ -103,12 +103,12 @@ def network_of(
     with seeded(config.seed, 'init'), torch.device(device or 'cpu'): model = XAR(sizes, layout)
     return layout, context, view, model
 
-# %% ../nbs/22_build.ipynb #4a9fc14d
+# %% ../nbs/22_build.ipynb #c67f0995
 def read_start(
     path: str | Path,     # run folder, a .safetensors of `save_model`, or the authors' file
 ) -> tuple[XAR, list[str] | None]:
     "Weights to start from, and what their classes are called if that is known. `FileNotFoundError` for nothing there."
-    path = Path(path)
+    path = run_path(path) if run_path(path).is_dir() else Path(path)
     if not path.is_dir(): return (load_model(path) if path.suffix == '.safetensors' else load_published(path)), None
     good = good_checkpoint(path, only='ema.safetensors')
     if not good: raise FileNotFoundError(f"init_from: {path} holds no complete checkpoint of a run")

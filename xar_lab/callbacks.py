@@ -196,14 +196,14 @@ class Faults(Callback):
         if not run.main: return
         with run.keeping('faults.jsonl is'): note(run.folder, **event)
 
-# %% ../nbs/27_callbacks.ipynb #734e9e89
+# %% ../nbs/27_callbacks.ipynb #a63f7167
 class SampleGrid(Callback):
     "A grid of samples every `sample_every` steps, and at the end."
 
     def on_step(self, run, step):
         if step % run.config.sample_every and step != run.config.steps: return
         averaged = whole_model(run.state.ema.module, run.main, run.device)      # all processes take part
-        if averaged is None or not run.main: return
+        if averaged is None or not run.main or not run.folder.is_dir(): return        # removed: not made anew
         path = run.folder / 'samples' / f'step_{step:08d}.png'
         with run.keeping(f'the grid of step {step} is'):
             with autocast(run.device, run.state.precision): sample_grid(run.parts, averaged, path)

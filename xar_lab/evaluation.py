@@ -6,7 +6,7 @@
 __all__ = ['FEWEST_RESAMPLINGS', 'MOST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'COMPARED_BY', 'reference_images',
            'check_comparison', 'measure', 'evaluate_samples', 'check_n', 'evaluate']
 
-# %% ../nbs/33_evaluation.ipynb #a7a2efaf
+# %% ../nbs/33_evaluation.ipynb #c8994642
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ from .features import load_classifier, name_of, open_real, open_splits, real_sou
 from .flow import LinearFlow, make_flow
 from .model import XAR
 from .reports import EvalReport, check_replaceable, store_report
-from .runs import evaluation_folder
+from .runs import evaluation_folder, run_path
 from .sample_files import read_samples
 from .samples import Source, balanced_labels, draw_samples, draw_shards, sampling_of
 from .sampling import check_settings
@@ -237,7 +237,7 @@ class _Model:
         return draw_samples(self.model.to(device_of(0, device)), self.codec, labels, dataset=open_real(self.real),
                             precision=self.config.precision, flow=self.flow, **options, **sampling)
 
-# %% ../nbs/33_evaluation.ipynb #675da7c6
+# %% ../nbs/33_evaluation.ipynb #6348a404
 class _Run:
     "A run to judge; its samples are drawn in shards, so that a killed evaluation goes on where it stopped."
     def __init__(self, run, folder, name, codec, dataset, flow):
@@ -247,7 +247,7 @@ class _Run:
         self.model, _, _, images = self.source.open()
         self.class_names = images.class_names
         self.config = self.source.config(self.model)
-        self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run, name))
+        self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run_path(run), name))
 
     def facts(self): return self.source.facts()
     def draw(self, labels, sampling, batch_size, **options) -> tuple[Tensor, dict]:

@@ -6,7 +6,7 @@
 __all__ = ['free_port', 'count_processes', 'launch_command', 'with_precision', 'run_job', 'check_names', 'launch', 'Job',
            'Progress']
 
-# %% ../nbs/29_launch.ipynb #0d7cdc1e
+# %% ../nbs/29_launch.ipynb #f551d012
 import codecs
 import dataclasses
 import os
@@ -30,6 +30,7 @@ from .entities import LAYOUTS
 from .flow import FLOWS, TIMES
 from .latents import CODECS
 from .run_files import Row, parse_lines
+from .runs import run_path
 from .solvers import SAMPLERS
 from .training import train
 
@@ -104,7 +105,7 @@ def check_names(
         if (name := getattr(config, what)) is not None: registry.must_travel(name)
     for name in config.callbacks: CALLBACKS.must_travel(name)
 
-# %% ../nbs/29_launch.ipynb #6ec359b2
+# %% ../nbs/29_launch.ipynb #1f7a2e70
 def launch(
     config: TrainConfig,
     follow: Callable[[dict], bool] | None = None,   # as of `train`
@@ -127,7 +128,7 @@ def launch(
     if full.batch_size % processes:
         raise ValueError(f"batch_size {full.batch_size} cannot be shared by {processes} processes: "
                          f"choose a multiple of {processes}")
-    folder = Path(config.runs_dir) / full.name
+    folder = run_path(config.runs_dir) / str(full.name)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (folder / 'failures').glob('rank_*') if machine_rank == 0 else (): old.unlink()
     config_file, port = folder / f'launch_{machine_rank}.json', main_process_port or free_port()

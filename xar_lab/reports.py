@@ -6,7 +6,7 @@
 __all__ = ['LEFT_OUT', 'BETTER', 'GRID_IMAGES', 'GRID_COLUMNS', 'WRITES', 'better', 'Floor', 'SavedReport', 'EvalReport',
            'store_report', 'check_replaceable']
 
-# %% ../nbs/32_reports.ipynb #19fdcfd2
+# %% ../nbs/32_reports.ipynb #0895a7b5
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 
 from .core import read_json, write_json, write_whole
 from .images import as_array, save_grid
+from .runs import run_path
 from .samples import first_of_each
 
 # %% ../nbs/32_reports.ipynb #8d76371c
@@ -52,7 +53,7 @@ class SavedReport(TypedDict):
     floors: dict[str, Floor]
     notes: list[str]
 
-# %% ../nbs/32_reports.ipynb #a168f6eb
+# %% ../nbs/32_reports.ipynb #7a4d6197
 @dataclass
 class EvalReport:
     "What was measured, and where it was written."
@@ -62,7 +63,8 @@ class EvalReport:
     @classmethod
     def read(cls, folder: str | Path) -> 'EvalReport':
         "A report from disk."
-        return cls(Path(folder), read_json(Path(folder) / 'report.json', 'report of an evaluation', SavedReport))
+        folder = run_path(folder)
+        return cls(folder, read_json(folder / 'report.json', 'report of an evaluation', SavedReport))
 
     @property
     def metrics(self) -> dict: return self.numbers['metrics']

@@ -6,7 +6,7 @@
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'sampling_of', 'draw_samples', 'Source', 'draw_shards',
            'DrawingPlan', 'DrawnShard', 'DrawnImages', 'write_npz']
 
-# %% ../nbs/30_samples.ipynb #9ffb2810
+# %% ../nbs/30_samples.ipynb #75ceca90
 import hashlib
 import inspect
 import time
@@ -35,7 +35,7 @@ from .images import ImageSpec, as_array, image_spec, to_uint8
 from .latents import CODECS, make_codec
 from .model import PRESETS, XAR
 from .run_files import read_config
-from .runs import good_checkpoint
+from .runs import good_checkpoint, run_path
 from .sampling import generate
 from .shards import MappedShards, ShardFacts, Shards, check_counts, claim, damaged_shards, run_pieces
 
@@ -144,7 +144,7 @@ def _finite(images: Tensor, first: int) -> Tensor:
     raise ValueError(f"images {first} to {first + len(images) - 1} hold NaN or infinity: the weights, or a number that "
                      "they were drawn with, are to blame")
 
-# %% ../nbs/30_samples.ipynb #d146c0ea
+# %% ../nbs/30_samples.ipynb #3be6015e
 @dataclass(frozen=True)
 class Source:
     "A trained model and all that is needed to draw with it."
@@ -153,6 +153,9 @@ class Source:
     preset: str | None = None      # with weights: insist on this size
     codec: tuple = (('name', 'kl16'),)   # with weights: arguments of `make_codec`, as pairs
     checkpoint: str | None = None  # with a run: name of its checkpoint; None: the newest that is not damaged
+
+    def __post_init__(self):
+        if self.run is not None: object.__setattr__(self, 'run', str(run_path(self.run)))
 
     def pinned(self) -> 'Source':
         "The same weights from here on, whatever the run writes meanwhile. `FileNotFoundError` if it has none."

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['State', 'make_accelerator', 'check_same_weights', 'place', 'whole_model', 'tensors_of', 'first_not_finite',
            'save_checkpoint', 'load_checkpoint', 'load_moments', 'differences', 'with_its_pieces', 'claim_run',
-           'claimed', 'load_run', 'codec_and_config']
+           'still_there', 'claimed', 'load_run', 'codec_and_config']
 
-# %% ../nbs/26_state.ipynb #a314119c
+# %% ../nbs/26_state.ipynb #5a75897c
 import contextlib
 import dataclasses
 import json
@@ -30,7 +30,7 @@ from .images import image_spec
 from .latents import make_codec
 from .model import XAR
 from .run_files import read_config, read_meta
-from .runs import WRITTEN, checkpoints, good_checkpoint, run_lock, the_checkpoint, write_checkpoint
+from .runs import WRITTEN, checkpoints, good_checkpoint, run_lock, run_path, the_checkpoint, write_checkpoint
 from .step import make_ema, make_optimizer
 
 # %% ../nbs/26_state.ipynb #e4f29d9d
@@ -192,7 +192,12 @@ def claim_run(
         started=parts.started, versions=versions, git_commit=git_commit(),
         seed=parts.config.seed, device=str(device), precision=precision, micro_batch=micro_batch))
 
-# %% ../nbs/26_state.ipynb #546eb2c3
+# %% ../nbs/26_state.ipynb #9be0d41e
+def still_there(folder: Path):
+    "`FileNotFoundError` if the folder of a run was removed or moved while it is trained."
+    if (folder / 'config.json').is_file(): return
+    raise FileNotFoundError(f"{folder} was removed or moved while it was trained: the run ends here")
+
 @contextlib.contextmanager
 def claimed(folder: Path, parts: Parts, accelerator, precision: str, micro_batch: int) -> Iterator[Path | None]:
     "Hold the run's folder; yields the checkpoint to go on from, if there is one."
@@ -209,14 +214,14 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str, micro_batch
             else: last = (checkpoints(folder) or [None])[-1]                   # the others find what is left
         yield last
 
-# %% ../nbs/26_state.ipynb #53e776e1
+# %% ../nbs/26_state.ipynb #dae5f96f
 def load_run(
     path: str | Path,    # run folder
     ema: bool = True,    # the averaged weights, which are the ones to use; False: the last raw ones
     checkpoint: str | None = None,   # name of one, 'step_00001000'; None: the newest that is not damaged
 ):                       # -> (XAR in evaluation mode on the CPU, Codec, TrainConfig)
     "Model, codec and config of a checkpoint; `flow_of(config)` is what `generate` needs for another target."
-    path = Path(path)
+    path = run_path(path)
     read_config(path / 'config.json')                                                # a `FileNotFoundError` without it
     name = 'ema.safetensors' if ema else 'model.safetensors'
     good = the_checkpoint(path, checkpoint, name) if checkpoint else good_checkpoint(path, only=name)

@@ -6,7 +6,7 @@
 __all__ = ['take_step', 'batches', 'train_on', 'log', 'stops', 'save', 'go_back', 'announce', 'prepare', 'train', 'keep_failure',
            'main']
 
-# %% ../nbs/28_training.ipynb #306ddc98
+# %% ../nbs/28_training.ipynb #09867c32
 import json
 import os
 import signal
@@ -28,11 +28,11 @@ from .core import write_json
 from .cost import Meter, build_or_plan, describe_plan, describe_time, estimate, plan
 from .data import BatchOrder, SkipBadItems, loaders_explained
 from .fsdp import check_processes, full_tensor, synced
-from .runs import good_checkpoint, step_of
+from .runs import good_checkpoint, run_path, step_of
 from .state import check_same_weights, claimed, first_not_finite, load_checkpoint, make_accelerator, place
 
 # isort: split
-from .state import save_checkpoint, tensors_of, with_its_pieces
+from .state import save_checkpoint, still_there, tensors_of, with_its_pieces
 from .step import batch_loss, draw, learning_rate, make_optimizer, update
 
 # %% ../nbs/28_training.ipynb #e1169ac1
@@ -92,9 +92,10 @@ def train_on(run: Run, meter: Meter) -> str:
             return ''
     return ''
 
-# %% ../nbs/28_training.ipynb #260752df
+# %% ../nbs/28_training.ipynb #c2e56365
 def log(run: Run, row: dict, bad: list[dict]):
     "Tell of the numbers since the last line, and of steps that were not finite."
+    if run.main: still_there(run.folder)
     for step in bad: run.tell('on_skip', **step)
     run.tell('on_log', row=row)
 
@@ -106,7 +107,7 @@ def stops(run: Run) -> bool:
     if run.asked: run.accelerator.set_trigger()
     return run.accelerator.check_trigger()
 
-# %% ../nbs/28_training.ipynb #2509a5b6
+# %% ../nbs/28_training.ipynb #05fb74e2
 def save(run: Run, stopped: bool = False) -> str:
     "A checkpoint, or why not: a number that is not finite. `OSError` if it cannot be written and is the last one."
     config, state = run.config, run.state
@@ -116,6 +117,7 @@ def save(run: Run, stopped: bool = False) -> str:
     if run.accelerator.gather(torch.tensor([bad is not None], device=run.device)).any():      # all processes agree
         return f"{bad or 'a weight'} is NaN or infinite"
     if run.main:
+        still_there(run.folder)
         try: save_checkpoint(run.folder, state, tensors, config, stopped)
         except OSError as e:
             kept = good_checkpoint(run.folder)
@@ -154,13 +156,13 @@ def announce(run: Run, precision: str):
     print(describe_plan(cost), describe_time(run.cost['estimate'], run.config), *started, sep='\n')
     with run.keeping('cost.json is'): write_json(run.folder / 'cost.json', run.cost)
 
-# %% ../nbs/28_training.ipynb #4cbb6714
+# %% ../nbs/28_training.ipynb #a35b0132
 def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run, str]:    # the run, its precision
     "A run before its first step. `ValueError` for every mistake in names, data and sizes; nothing is written."
     device = device_of(int(os.environ.get('LOCAL_RANK', 0)), config.device)
     precision = pick_precision(config.precision, device)
     parts = build_or_plan(config, device, precision)
-    folder, accelerator = Path(parts.config.runs_dir) / parts.config.name, make_accelerator(device)
+    folder, accelerator = run_path(parts.config.runs_dir) / str(parts.config.name), make_accelerator(device)
     parts.config = config = with_its_pieces(parts.config, folder)
     if config.fsdp: check_processes(accelerator.num_processes)
     make_optimizer(parts.model, config)                                    # a wrong name or option shows here
@@ -169,7 +171,7 @@ def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run,
     run.cost = plan(parts, accelerator.num_processes, memory_of(device))
     return run, precision
 
-# %% ../nbs/28_training.ipynb #dc62b820
+# %% ../nbs/28_training.ipynb #21fc22d5
 def train(
     config: TrainConfig,
     follow: Callable[[dict], bool] | None = None,   # told of every step; a true answer: stop, with a checkpoint
@@ -185,7 +187,9 @@ def train(
             return run.folder
         announce(run, precision)
         run.state, run.network = place(run.parts, run.accelerator, precision)
-        if last: load_checkpoint(last, run.state)
+        if last:
+            load_checkpoint(last, run.state)
+            if run.main: print(f"goes on from step {run.state.step} of {run.config.steps} ({last.name})")
         run.parts.model.train()
         meter = Meter(run.config, run.cost, run.accelerator)
         with (told(run), stop_signals(signals), seeded(run.config.seed, 'dropout'), tf32(run.config.tf32),
@@ -210,12 +214,12 @@ __getattr__ = moved(
     data='Guarded=SkipBadItems look_at=check_item',
     images='save_grid')
 
-# %% ../nbs/28_training.ipynb #ae075f47
+# %% ../nbs/28_training.ipynb #7b58ad33
 def keep_failure(config: TrainConfig, e: Exception):
     "The error in the run's folder, one file per process: the earliest is the cause."
     try: full = resolve(config)                              # a name that leads out of the runs is a mistake, too
     except ValueError: return
-    folder = Path(full.runs_dir) / full.name / 'failures'
+    folder = run_path(full.runs_dir) / str(full.name) / 'failures'
     folder.mkdir(parents=True, exist_ok=True)
     plain = isinstance(e, ValueError | FileNotFoundError)
     text = f'{type(e).__name__}: {e}' if plain else traceback.format_exc()
