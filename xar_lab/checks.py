@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'POSITIVE', 'NOT_NEGATIVE', 'SHARE', 'BELOW_1', 'FLAG', 'TEXT', 'ANYTHING', 'OPTIONS', 'MOST_BYTES',
-           'DEEPEST', 'NAME', 'FOLDER', 'PATH', 'shown', 'Check', 'is_whole', 'is_number', 'whole', 'number', 'one_of',
-           'options', 'Named', 'is_writable_text', 'is_plain', 'is_path']
+           'DEEPEST', 'NAME', 'FOLDER', 'PATH', 'shown', 'in_table', 'Check', 'is_whole', 'is_number', 'whole',
+           'number', 'one_of', 'options', 'Named', 'is_writable_text', 'is_plain', 'is_path']
 
-# %% ../nbs/00_checks.ipynb #442c1942
+# %% ../nbs/00_checks.ipynb #ebc74fd6
+import html
 import math
 import os
 import unicodedata
@@ -28,6 +29,11 @@ def shown(value) -> str:
 
 def _digits(value: int) -> int:
     return int(abs(value).bit_length() * math.log10(2)) + 1               # to write it out would be refused
+
+# %% ../nbs/00_checks.ipynb #5e7da547
+def in_table(value) -> str:
+    "A value as the text of a cell of a Markdown table: no markup, one line."
+    return html.escape(' '.join(str(value).split()), quote=False).replace('|', '\\|')
 
 # %% ../nbs/00_checks.ipynb #11dc2176
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reference', 'read_reference', 'self_check', 'find_in_shards', 'FIDReport', 'fid50k']
 
-# %% ../nbs/35_fid50k.ipynb #5df56e45
+# %% ../nbs/35_fid50k.ipynb #fcd7c9cd
 import hashlib
 import os
 import time
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import read_tensors
+from .checks import in_table
 from .config import TrainConfig
 from .core import device_of, read_json, save_tensors, sha256, write_json
 from .distances import KID_SEED, KID_SUBSETS, compare, find_features, kid_subset_size, metric_names
@@ -157,7 +158,7 @@ def _feature_pieces(pieces, report, rank, drawn: DrawnImages, shards: Shards, ex
         save_tensors({name: f.float() for name, f in found.items()} | dict(seconds=seconds), shards.path(k))
         report(len(shards.items(k)))
 
-# %% ../nbs/35_fid50k.ipynb #8f779f03
+# %% ../nbs/35_fid50k.ipynb #2a9d641e
 @dataclass
 class FIDReport:
     "What was measured, beside the paper's row."
@@ -171,7 +172,7 @@ class FIDReport:
         "The numbers as a table in Markdown."
         paper = (self.numbers['paper'] if self.numbers['extractor']['official'] else None) or {}
         head = f"| | {self.numbers['n']:,} samples | {paper.get('source', 'no published row')} |"
-        rows = [(name, _in_digits(value), _in_digits(paper.get('is' if name == 'inception_score' else name)))
+        rows = [(in_table(name), _in_digits(value), _in_digits(paper.get('is' if name == 'inception_score' else name)))
                 for name, value in self.metrics.items() if not name.endswith('_sd')]
         return '\n'.join([head, '|---|---|---|', *('| ' + ' | '.join(row) + ' |' for row in rows)])
 

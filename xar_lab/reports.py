@@ -6,7 +6,7 @@
 __all__ = ['LEFT_OUT', 'BETTER', 'GRID_IMAGES', 'GRID_COLUMNS', 'WRITES', 'better', 'Floor', 'SavedReport', 'EvalReport',
            'store_report', 'check_replaceable']
 
-# %% ../nbs/32_reports.ipynb #0895a7b5
+# %% ../nbs/32_reports.ipynb #2c9e2482
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from .checks import in_table
 from .core import read_json, write_json, write_whole
 from .images import as_array, save_grid
 from .runs import run_path
@@ -53,7 +54,7 @@ class SavedReport(TypedDict):
     floors: dict[str, Floor]
     notes: list[str]
 
-# %% ../nbs/32_reports.ipynb #7a4d6197
+# %% ../nbs/32_reports.ipynb #a029274c
 @dataclass
 class EvalReport:
     "What was measured, and where it was written."
@@ -83,7 +84,7 @@ class EvalReport:
 
     def table(self) -> str:
         "The numbers as a table in Markdown."
-        rows = ['| ' + ' | '.join(row) + ' |' for row in self.rows()]
+        rows = ['| ' + ' | '.join(map(in_table, row)) + ' |' for row in self.rows()]
         return '\n'.join(['| | samples | real held-out images | better |', '|---|---|---|---|', *rows])
 
     def remarks(self) -> list[str]:

@@ -7,7 +7,7 @@ __all__ = ['OURS', 'HALF', 'WRITTEN', 'COLUMNS', 'run_path', 'checkpoints', 'ste
            'good_checkpoint', 'the_checkpoint', 'evaluation_folder', 'run_lock', 'is_running', 'note', 'state_of',
            'run_facts', 'list_runs', 'Table', 'runs_table']
 
-# %% ../nbs/20_runs.ipynb #f3559b39
+# %% ../nbs/20_runs.ipynb #eace9763
 import fcntl
 import json
 import os
@@ -20,7 +20,7 @@ from typing import Callable
 
 from filelock import FileLock, Timeout
 
-from .checks import is_plain
+from .checks import in_table, is_plain
 from .core import check_links, moved, project_root, sha256, write_json
 from .run_files import Row, read_config, read_lines, read_meta
 
@@ -211,7 +211,7 @@ COLUMNS = dict(
     name='run', state='state', model='model', dataset='data', layout='layout', progress='progress', loss='loss',
     images_per_s='images/s', faults='faults', changed='last sign of life')
 
-# %% ../nbs/20_runs.ipynb #3b29c929
+# %% ../nbs/20_runs.ipynb #7481d1ff
 class Table(str):
     "A Markdown table, which a notebook shows as a table."
     def _repr_markdown_(self) -> str: return str(self)
@@ -226,7 +226,7 @@ def runs_table(
         return f'{value:.4g}' if isinstance(value, float) else str(value)
     rows = sorted(list_runs(runs_dir), key=lambda r: -r['changed'])
     lines = ['| ' + ' | '.join(COLUMNS.values()) + ' |', '|' + '---|' * len(COLUMNS)]
-    return Table('\n'.join(lines + ['| ' + ' | '.join(cell(k, r[k]) for k in COLUMNS) + ' |' for r in rows]))
+    return Table('\n'.join(lines + ['| ' + ' | '.join(in_table(cell(k, r[k])) for k in COLUMNS) + ' |' for r in rows]))
 
 # %% ../nbs/20_runs.ipynb #ce2f2614
 __getattr__ = moved(
