@@ -45,6 +45,7 @@ test-slow: $(READY)
 	@$(BIN)/nbdev_test --n_workers 1 --flags slow --timing
 	@$(BIN)/python -m pytest -m slow
 	@$(BIN)/python tests/kill_often.py 200
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/explore.ipynb
