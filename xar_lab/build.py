@@ -6,7 +6,7 @@
 __all__ = ['SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'first_images', 'codec_of', 'network_of', 'read_start', 'build',
            'outline', 'sample_grid']
 
-# %% ../nbs/22_build.ipynb #4f059cae
+# %% ../nbs/22_build.ipynb #23cc4be8
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -22,19 +22,19 @@ from .core import seeded, stream_seed
 from .data import BatchOrder, MissingData, SkipBadItems, load_dataset
 from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
-from .images import save_grid, to_uint8
-from .latents import CODECS, make_codec, measure_factor
+from .images import image_spec, save_grid, to_uint8
+from .latents import CODECS, Codec, make_codec, measure_factor
 from .model import PRESETS, XAR
 from .runs import good_checkpoint, read_config, run_path
 from .sampling import generate
 
-# %% ../nbs/22_build.ipynb #db5f99f1
+# %% ../nbs/22_build.ipynb #b95a8a8a
 @dataclass
 class Parts:
     "The objects that a config stands for."
     config: TrainConfig
     dataset: torch.utils.data.Dataset
-    codec: object         # codec of the data set's items: images, or moments (see `MomentsCodec`)
+    codec: Codec          # codec of the data set's items: images, or moments (see `MomentsCodec`)
     codec_spec: dict      # the arguments of `make_codec` that give the codec of images
     layout: EntityLayout
     context: Context
@@ -147,7 +147,7 @@ def outline(
     layout, context, view, model = network_of(config, missing.channels, missing.grid, missing.num_classes, 'meta')
     return Parts(config, range(missing.images), None, {}, layout, context, view, model, flow_of(config))
 
-# %% ../nbs/22_build.ipynb #5b87232e
+# %% ../nbs/22_build.ipynb #18903958
 def sample_grid(
     parts: Parts,
     model: XAR,
@@ -161,4 +161,5 @@ def sample_grid(
         model, torch.arange(columns).repeat(per_class), flow=parts.flow, sampler=c.sampler, steps=c.sample_steps,
         guidance=c.guidance, guidance_schedule=c.guidance_schedule,
         generator=torch.Generator().manual_seed(stream_seed(c.seed, 'grid')))
-    save_grid(to_uint8(parts.codec.decode(out.latents), parts.dataset).cpu(), path, columns)
+    images = to_uint8(parts.codec.decode(out.latents), parts.dataset).cpu()
+    save_grid(images, path, columns, image_spec(parts.dataset).class_names[:columns])

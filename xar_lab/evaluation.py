@@ -189,7 +189,7 @@ def measure(
         comparison=_settings(extractor, weights_hash, against, resamplings),
         versions={package: version(package) for package in MEASURED_WITH})
 
-# %% ../nbs/33_evaluation.ipynb #d5771b74
+# %% ../nbs/33_evaluation.ipynb #21513df0
 def evaluate_samples(
     samples: str | Path,                  # .npz, or a folder; see `read_samples`
     dataset: str | dict,                  # what to compare with: a name, or the arguments of `load_dataset`
@@ -202,7 +202,7 @@ def evaluate_samples(
     class_names = open_real(dataset).class_names
     images, labels = read_samples(samples, class_names)
     numbers = measure(images, labels, dataset, **comparison)
-    return store_report(Path(folder), images, labels, len(class_names), numbers | dict(samples=str(samples)))
+    return store_report(Path(folder), images, labels, class_names, numbers | dict(samples=str(samples)))
 
 # %% ../nbs/33_evaluation.ipynb #04a293e1
 def check_n(
@@ -256,7 +256,7 @@ class _Run:
                             batch_size=batch_size, precision=self.config.precision, **options)
         return drawn.all(), drawn.cost
 
-# %% ../nbs/33_evaluation.ipynb #3c9bd9d8
+# %% ../nbs/33_evaluation.ipynb #6cf918de
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
     check_replaceable(subject.folder)
@@ -273,7 +273,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     numbers |= dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
                     parameters=sum(p.numel() for p in model.parameters()),
                     timing=dict(sampling_seconds=cost['seconds'], images_per_s=n / cost['seconds']))
-    report = store_report(subject.folder, images, labels, model.config.num_classes, numbers)
+    report = store_report(subject.folder, images, labels, train.class_names, numbers)
     remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
     return report
 

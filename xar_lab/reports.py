@@ -98,16 +98,25 @@ class EvalReport:
         lines = [f'{name:26s} {value:26s} {floor:20s}  {word}'.rstrip() for name, value, floor, word in rows]
         return '\n'.join(lines + self.remarks())
 
-# %% ../nbs/32_reports.ipynb #51aa77e4
+# %% ../nbs/32_reports.ipynb #fbbcb847
 GRID_IMAGES, GRID_COLUMNS = 80, 10     # of a grid.png without labels, at most
 
-def store_report(folder: Path, images: Tensor, labels: Tensor | None, classes: int, numbers: dict) -> EvalReport:
-    "Write samples.npz, grid.png and report.json."
+def store_report(
+    folder: Path,
+    images: Tensor,             # uint8[n, c, h, w]
+    labels: Tensor | None,      # Long[n]
+    class_names: list[str],
+    numbers: dict,              # goes into report.json
+) -> EvalReport:
+    "Write samples.npz, grid.png (the first of each class; without labels the first) and report.json."
     folder.mkdir(parents=True, exist_ok=True)
     stored: dict[str, Any] = dict(images=as_array(images)) | ({} if labels is None else dict(labels=labels.numpy()))
     write_whole(folder / 'samples.npz', lambda p: np.savez_compressed(p, **stored))
-    first = images[:GRID_IMAGES] if labels is None else images[first_of_each(labels)]
-    save_grid(first, folder / 'grid.png', columns=min(GRID_COLUMNS, classes))
+    if labels is None: save_grid(images[:GRID_IMAGES], folder / 'grid.png', min(GRID_COLUMNS, len(class_names)))
+    else:
+        chosen = first_of_each(labels, columns=GRID_COLUMNS)
+        classes = labels[chosen[:min(GRID_COLUMNS, len(labels.unique()))]]          # those of the first row
+        save_grid(images[chosen], folder / 'grid.png', len(classes), [class_names[k] for k in classes])
     write_json(folder / 'report.json', numbers)
     return EvalReport(folder, numbers)
 
