@@ -6,11 +6,12 @@
 __all__ = ['SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'first_images', 'codec_of', 'network_of', 'read_start', 'build',
            'outline', 'sample_grid']
 
-# %% ../nbs/22_build.ipynb #23cc4be8
+# %% ../nbs/22_build.ipynb #131a3d6b
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,18 +24,18 @@ from .data import BatchOrder, MissingData, SkipBadItems, load_dataset
 from .entities import EntityLayout, make_layout
 from .flow import LinearFlow, make_flow
 from .images import image_spec, save_grid, to_uint8
-from .latents import CODECS, Codec, make_codec, measure_factor
+from .latents import CODECS, make_codec, measure_factor
 from .model import PRESETS, XAR
 from .runs import good_checkpoint, read_config, run_path
 from .sampling import generate
 
-# %% ../nbs/22_build.ipynb #b95a8a8a
+# %% ../nbs/22_build.ipynb #af53bb88
 @dataclass
 class Parts:
     "The objects that a config stands for."
     config: TrainConfig
     dataset: torch.utils.data.Dataset
-    codec: Codec          # codec of the data set's items: images, or moments (see `MomentsCodec`)
+    codec: Any            # codec of the data set's items: images, or moments (see `MomentsCodec`)
     codec_spec: dict      # the arguments of `make_codec` that give the codec of images
     layout: EntityLayout
     context: Context
