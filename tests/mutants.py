@@ -71,6 +71,8 @@ def run_notebook(root, name):
     with (root / 'said').open('w') as said:
         for stream in (1, 2): os.dup2(said.fileno(), stream)
     os.environ['PYTHONPATH'] = str(root)                                     # before the installed package, for workers
+    (root.parent / 'tmp').mkdir()
+    os.environ['TMPDIR'] = tempfile.tempdir = str(root.parent / 'tmp')       # what notebooks leave there goes, too
     sys.path.insert(0, str(root))
     os.chdir(root / 'nbs')
     import nbdev.test
