@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -28,6 +29,14 @@ def printed(notebook):
     "What the cells of an executed notebook printed."
     return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', [])
             if o['output_type'] == 'stream']
+
+
+def fill(path):
+    "A file that takes all that is left on its disk."
+    with contextlib.suppress(OSError), path.open('ab', buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)): pass
 
 
 def random_inception(path):

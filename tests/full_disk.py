@@ -25,6 +25,7 @@ from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
+from conftest import fill  # noqa: E402
 
 from xar_lab.autoencoder import make_autoencoder, save_autoencoder  # noqa: E402
 from xar_lab.cache import cache_latents, open_latents  # noqa: E402
@@ -83,11 +84,7 @@ class Disk:
 
     def fill(self):
         Disk.times += 1
-        with contextlib.suppress(OSError), open(self.place / 'ballast', 'ab', buffering=0) as file:
-            for size in (1 << 20, 1 << 12, 1):
-                with contextlib.suppress(OSError):
-                    while file.write(bytes(size)):
-                        pass
+        fill(self.place / 'ballast')
 
     def empty(self):
         with contextlib.suppress(FileNotFoundError):

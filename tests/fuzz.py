@@ -230,8 +230,6 @@ class Fuzzer:
         if outcome not in ('refused', 'handled'):
             self.failures.append((outcome, case.family, case.what, said))
             self.tell(f'{outcome:8s} {case.family}: {case.what[:160]} -> {said}')
-        elif os.environ.get('FUZZ_VERBOSE'):
-            print(f'{outcome:8s} {seconds:4.1f} s {case.family}: {case.what[:100]} -> {said[:300]}')
         shutil.rmtree(place, ignore_errors=True)
         return outcome
 

@@ -1,5 +1,4 @@
 "Several processes, two machines, and what may befall a run of days: what the user sees, and that nothing is lost."
-import contextlib
 import json
 import os
 import pickle
@@ -14,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import BIN, papermill, printed
+from conftest import BIN, fill, papermill, printed
 
 from xar_lab.checkpoints import read_tensors
 from xar_lab.launch import free_port
@@ -168,14 +167,6 @@ def test_a_killed_loader_is_said(tmp_path):
     assert (process.returncode == 1 and 'a process that loads images ended (DataLoader worker' in said
             and 'Train again to go on from the last checkpoint' in said)
     assert checkpoints(tmp_path / 'run')
-
-
-def fill(path):
-    "A file that takes all that is left on its disk."
-    with contextlib.suppress(OSError), path.open('wb', buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            with contextlib.suppress(OSError):
-                while file.write(bytes(size)): pass
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):

@@ -8,7 +8,7 @@ __all__ = ['OPTIMIZERS', 'DURATIONS', 'SIZES', 'Registry', 'moved', 'stream_seed
            'full_disk_explained', 'write_json', 'not_finite', 'parse_json', 'read_json', 'save_tensors', 'sweep',
            'sha256', 'sha256_once', 'check_links', 'project_root', 'git_commit', 'duration', 'size']
 
-# %% ../nbs/00_core.ipynb #d6be31dd
+# %% ../nbs/00_core.ipynb #3f85d1ac
 import contextlib
 import errno
 import hashlib
@@ -31,13 +31,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .about import show_parameters
+from .about import is_ours, show_parameters
 from .checks import shown
 
 # %% ../nbs/00_core.ipynb #7ba37288
 show_parameters()
 
-# %% ../nbs/00_core.ipynb #578df935
+# %% ../nbs/00_core.ipynb #180d2cdf
 class Registry(MutableMapping):
     "Factories by name. Registering a name again replaces it, so that a notebook cell can be run twice."
 
@@ -76,8 +76,7 @@ class Registry(MutableMapping):
 
     def must_travel(self, name: str):
         "`ValueError` for a name that this library does not register itself: another process would not know it."
-        module = getattr(self.find(name), '__module__', None) or 'here'
-        if module.partition('.')[0] == 'xar_lab': return
+        if is_ours(self.find(name)): return
         raise ValueError(f"{self.noun} {name!r} is registered in this process, and others do not know it: "
                          "use one process")
 

@@ -158,7 +158,7 @@ def _feature_pieces(pieces, report, rank, drawn: DrawnImages, shards: Shards, ex
         save_tensors({name: f.float() for name, f in found.items()} | dict(seconds=seconds), shards.path(k))
         report(len(shards.items(k)))
 
-# %% ../nbs/35_fid50k.ipynb #2a9d641e
+# %% ../nbs/35_fid50k.ipynb #4a8e07ea
 @dataclass
 class FIDReport:
     "What was measured, beside the paper's row."
@@ -176,18 +176,16 @@ class FIDReport:
                 for name, value in self.metrics.items() if not name.endswith('_sd')]
         return '\n'.join([head, '|---|---|---|', *('| ' + ' | '.join(row) + ' |' for row in rows)])
 
-    def remarks(self) -> list[str]:
-        "What it was compared with, where it is, and what to keep in mind."
+    def __repr__(self):
         n, row = self.numbers, lambda name, text: f'{name:26s} {text}'
         reference, extractor = n['reference'], n['extractor']
-        return [row('reference', _named(reference['path'], reference)),
-                row('extractor', _named(extractor['name'], extractor)),
-                row('self-check', ', '.join(f'{name} {value:.3g}' for name, value in n['self_check'].items())),
-                row('time', ', '.join(f'{name} {value:,.1f} s' for name, value in n['timing'].items())),
-                row('numbers', self.folder / 'report.json'), *(f'note: {note}' for note in n['notes'])]
-
-    def __repr__(self):
-        return '\n'.join([*(f'{name:26s} {value:.4g}' for name, value in self.metrics.items()), *self.remarks()])
+        lines = [row(name, f'{value:.4g}') for name, value in self.metrics.items()]
+        lines += [row('reference', _named(reference['path'], reference)),
+                  row('extractor', _named(extractor['name'], extractor)),
+                  row('self-check', ', '.join(f'{name} {value:.3g}' for name, value in n['self_check'].items())),
+                  row('time', ', '.join(f'{name} {value:,.1f} s' for name, value in n['timing'].items())),
+                  row('numbers', self.folder / 'report.json')]
+        return '\n'.join(lines + [f'note: {note}' for note in n['notes']])
 
 # %% ../nbs/35_fid50k.ipynb #edab02c3
 def _in_digits(value) -> str:

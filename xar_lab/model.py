@@ -23,7 +23,7 @@ from .context import View
 from .core import moved
 from .entities import EntityLayout
 
-# %% ../nbs/06_model.ipynb #9e26cb71
+# %% ../nbs/06_model.ipynb #a1f593b8
 DEEPEST, WIDEST, MOST_CLASSES = 1000, 2 ** 16, 10 ** 7    # far beyond what can be trained
 
 def _is_depth(value) -> bool:
@@ -33,12 +33,13 @@ def _is_depth(value) -> bool:
 SIZES = dict(
     width=whole(1, WIDEST), depth=Check(f'two whole numbers, not both 0, together at most {DEEPEST}', _is_depth),
     heads=whole(1, WIDEST), in_channels=whole(1, WIDEST), num_classes=whole(1, MOST_CLASSES), mlp_ratio=number(.1, 100),
-    time_steps=whole(1), time_scale=number(1e-3, 1e6),
+    time_steps=Check('None or a whole number, 1 or more', lambda v: v is None or is_whole(v) and v >= 1),
+    time_scale=number(1e-3, 1e6),
     time_channels=Check('an even whole number from 2 to 65,536',
                         lambda v: is_whole(v) and v in range(2, WIDEST + 1, 2)),
     dropout=BELOW_1, attn_dropout=BELOW_1, init=one_of('zero', 'published'))
 
-# %% ../nbs/06_model.ipynb #ef7df783
+# %% ../nbs/06_model.ipynb #104fe4fb
 @dataclass(frozen=True)
 class XARConfig:
     "Sizes of an `XAR`. Other defaults are the plain choice; the published recipe sets dropout, time_steps and init."
@@ -58,8 +59,7 @@ class XARConfig:
 
     def __post_init__(self):
         if isinstance(self.depth, list): object.__setattr__(self, 'depth', tuple(self.depth))
-        for name, check in SIZES.items():
-            if not (name == 'time_steps' and self.time_steps is None): check(f'XARConfig: {name}', getattr(self, name))
+        for name, check in SIZES.items(): check(f'XARConfig: {name}', getattr(self, name))
         if not self.width % self.heads and not self.head_dim % 4: return
         fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and self.width // h % 4 == 0]
         raise ValueError(f"XARConfig: {self.heads} heads do not fit width {self.width}: "

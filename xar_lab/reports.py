@@ -54,7 +54,7 @@ class SavedReport(TypedDict):
     floors: dict[str, Floor]
     notes: list[str]
 
-# %% ../nbs/32_reports.ipynb #a029274c
+# %% ../nbs/32_reports.ipynb #02fc3c39
 @dataclass
 class EvalReport:
     "What was measured, and where it was written."
@@ -87,16 +87,12 @@ class EvalReport:
         rows = ['| ' + ' | '.join(map(in_table, row)) + ' |' for row in self.rows()]
         return '\n'.join(['| | samples | real held-out images | better |', '|---|---|---|---|', *rows])
 
-    def remarks(self) -> list[str]:
-        "Where everything is, and what to keep in mind."
-        files = dict(images='grid.png', samples='samples.npz', numbers='report.json')
-        return [*(f'{what:26s} {self.folder / name}' for what, name in files.items()),
-                *(f'note: {note}' for note in self.numbers['notes'])]
-
     def __repr__(self):
-        rows = [('', f"{self.numbers['n']} samples", 'real held-out images', 'better'), *self.rows()]
+        files = dict(images='grid.png', samples='samples.npz', numbers='report.json')
+        rows = [('', f"{self.numbers['n']} samples", 'real held-out images', 'better'), *self.rows(),
+                *((what, str(self.folder / name), '', '') for what, name in files.items())]
         lines = [f'{name:26s} {value:26s} {floor:20s}  {word}'.rstrip() for name, value, floor, word in rows]
-        return '\n'.join(lines + self.remarks())
+        return '\n'.join(lines + [f'note: {note}' for note in self.numbers['notes']])
 
 # %% ../nbs/32_reports.ipynb #fbbcb847
 GRID_IMAGES, GRID_COLUMNS = 80, 10     # of a grid.png without labels, at most

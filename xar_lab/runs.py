@@ -24,13 +24,14 @@ from .checks import in_table, is_plain
 from .core import check_links, moved, project_root, sha256, write_json
 from .run_files import Row, read_config, read_lines, read_meta
 
-# %% ../nbs/20_runs.ipynb #68820461
+# %% ../nbs/20_runs.ipynb #7e8b81ed
 def run_path(
     path: str | Path,    # of a run, or of a folder of runs
 ) -> Path:
     "The path as it is meant: within the project, if there is one."
     path, root = Path(path), project_root()
-    if path.is_absolute() or root == Path.cwd() or path.exists() and not (root / path).exists(): return path
+    here = path.parts[:1] == ('..',) or path.exists() and not (root / path).exists()
+    if path.is_absolute() or root == Path.cwd() or here: return path
     return Path(os.path.relpath(root / path))
 
 # %% ../nbs/20_runs.ipynb #8552d877

@@ -6,7 +6,7 @@
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'sampling_of', 'draw_samples', 'Source', 'draw_shards',
            'DrawingPlan', 'DrawnShard', 'DrawnImages', 'write_npz']
 
-# %% ../nbs/30_samples.ipynb #75ceca90
+# %% ../nbs/30_samples.ipynb #e38a101b
 import hashlib
 import inspect
 import time
@@ -23,13 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
-from .build import flow_of, open_dataset
+from .build import check_names, flow_of, open_dataset
 from .checkpoints import load_published
 from .checks import OPTIONS, is_whole, shown, whole
 from .config import TrainConfig, resolve
 from .core import autocast, device_of, moved, pick_precision, read_json, sha256, stream_seed, write_whole
-from .entities import LAYOUTS
-from .flow import FLOWS, TIMES, make_flow
+from .flow import make_flow
 from .folders import synset_names
 from .images import ImageSpec, as_array, image_spec, to_uint8
 from .latents import CODECS, make_codec
@@ -41,7 +40,6 @@ from .shards import MappedShards, ShardFacts, Shards, check_counts, claim, damag
 
 # isort: split
 from .shards import shard_facts, write_shard
-from .solvers import SAMPLERS
 from .state import load_run
 
 # %% ../nbs/30_samples.ipynb #0373d3c4
@@ -113,7 +111,7 @@ def draw_samples(
     cost = dict(nfe=nfe, seconds=time.perf_counter() - started, decode_seconds=decoding, precision=precision)
     return torch.cat(images), cost
 
-# %% ../nbs/30_samples.ipynb #74bbbe60
+# %% ../nbs/30_samples.ipynb #063ebfa5
 def _check_drawing(labels, batch_size, seed, first, sampling):
     "`ValueError` for what neither `generate` nor a loop over batches could use."
     check_counts(batch_size=batch_size)
@@ -127,12 +125,11 @@ def _check_drawing(labels, batch_size, seed, first, sampling):
 
 def _check_names(source: 'Source', sampling: dict):
     "`ValueError` if other processes would not know a name that they need."
-    SAMPLERS.must_travel(sampling.get('sampler') or 'sde')
     if source.run is None: return CODECS.must_travel(dict(source.codec)['name'])
     saved = read_config(Path(source.run) / 'config.json')
-    for registry, what in ((LAYOUTS, 'layout'), (FLOWS, 'flow'), (TIMES, 'times')):
-        registry.must_travel(saved['config'].get(what) or next(iter(registry)))
-    CODECS.must_travel(saved.get('codec', {}).get('name', 'pixels'))
+    codec, config = saved.get('codec', {}).get('name'), TrainConfig.from_dict(saved['config'])
+    needed = 'layout', 'flow', 'times', 'codec', 'sampler'
+    check_names(replace(config, codec=codec, sampler=sampling.get('sampler')), *needed)
 
 def _draw_batch(model: XAR, labels: Tensor, seed: int, first: int, precision: str, sampling: dict):
     streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + i)) for i in range(len(labels))]
@@ -203,7 +200,7 @@ def _open_weights(weights: str, preset: str | None, codec_spec: dict) -> tuple:
     if classes != len(names): names = [str(k) for k in range(classes)]
     return model, codec, make_flow(), ImageSpec(num_classes=classes, class_names=names)
 
-# %% ../nbs/30_samples.ipynb #b4ac7f8f
+# %% ../nbs/30_samples.ipynb #45da3cdd
 def draw_shards(
     source: Source,
     labels: Tensor,              # Long[n]
@@ -220,7 +217,7 @@ def draw_shards(
     progress: bool = True,
 ) -> 'DrawnImages':
     "One image per label, in shards, resumable. `ValueError` for a folder with shards of another plan."
-    check_counts(shard_size=shard_size, batch_size=batch_size, processes=processes)
+    check_counts(shard_size=shard_size, processes=processes)
     _check_drawing(labels, batch_size, seed, 0, sampling)
     if processes > 1: _check_names(source, sampling)
     source = source.pinned()

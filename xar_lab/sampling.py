@@ -8,8 +8,9 @@ __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', '
            'GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'draw_entities', 'evaluation_mode',
            'generate']
 
-# %% ../nbs/08_sampling.ipynb #6442a07a
+# %% ../nbs/08_sampling.ipynb #cb286742
 import math
+import numbers
 import operator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,21 +60,23 @@ GUIDANCE_SCHEDULES = dict(
     constant=lambda w: lambda n, entities: w,
 )
 
-# %% ../nbs/08_sampling.ipynb #ad7ddbf4
+# %% ../nbs/08_sampling.ipynb #1ea1578f
 def guidance_weights(
     guidance: float,              # full weight
     schedule: str | Callable,     # 'linear' (published ramp; one entity: full weight) | 'constant' | (n, E) -> weight
     entities: int,                # number of entities, E
 ) -> list[float]:
     "The guidance weight of every entity."
+    if isinstance(guidance, numbers.Real) and not isinstance(guidance, int): guidance = float(guidance)   # numpy's, too
     GUIDANCE_WEIGHT('guidance', guidance)
-    if not callable(schedule):
+    if callable(schedule): weight_of = schedule
+    else:
         if not isinstance(schedule, str) or schedule not in GUIDANCE_SCHEDULES:
             known = ', '.join(GUIDANCE_SCHEDULES)
             raise ValueError(f"unknown guidance_schedule {shown(schedule)}; known: {known}, or a function (n, E) -> "
                              "weight")
-        schedule = GUIDANCE_SCHEDULES[schedule](guidance)
-    weights = [_asked('guidance_schedule', schedule, n, entities) for n in range(entities)]
+        weight_of = GUIDANCE_SCHEDULES[schedule](guidance)
+    weights = [_asked('guidance_schedule', lambda *at: float(weight_of(*at)), n, entities) for n in range(entities)]
     bad = next((w for w in weights if not number(-MOST_GUIDANCE, MOST_GUIDANCE).ok(w)), None)
     if bad is None: return weights
     raise ValueError(f"guidance_schedule must give weights up to {MOST_GUIDANCE:g}, got {shown(bad)}")

@@ -33,12 +33,12 @@ from typing_extensions import TypedDict
 from .checks import whole
 from .core import moved, read_json, save_tensors, sha256, sweep, write_json
 
-# %% ../nbs/13_shards.ipynb #88724082
+# %% ../nbs/13_shards.ipynb #e2237329
 def claim(
     folder: str | Path,
     plan: dict,             # what decides the content of the shards; JSON
     what: str = 'work',     # what the shards hold, for the message
-    also: str = 'plan.json',    # a further file that is written there
+    also: str | None = None,    # name of a further file that is written there
 ):
     "Make the folder and its plan.json, or find the same plan in it. `ValueError` that names what differs."
     path = Path(folder) / 'plan.json'

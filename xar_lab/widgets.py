@@ -6,7 +6,7 @@
 __all__ = ['WIDTH', 'CLEAR', 'CSS', 'live', 'traces', 'changes', 'refresh', 'menu', 'button', 'field', 'read_number', 'Number',
            'numbers_of', 'player', 'Speed', 'size_field', 'chosen_layout', 'Fit', 'Explorer', 'find_run', 'film_widget']
 
-# %% ../nbs/42_widgets.ipynb #9bd135f4
+# %% ../nbs/42_widgets.ipynb #48125342
 import inspect
 import io
 import json
@@ -20,12 +20,12 @@ import ipywidgets as w
 import plotly.graph_objects as go
 
 from .config import TrainConfig
-from .core import moved, project_root
+from .core import moved
 from .entities import EntityLayout, make_layout
 from .figures import CONFIG, plain
 from .film import Film, side_by_side
 from .images import to_pil
-from .runs import checkpoints
+from .runs import checkpoints, run_path
 from .training import train
 
 # %% ../nbs/42_widgets.ipynb #5b52019f
@@ -283,7 +283,7 @@ class Explorer(w.VBox):
         fallback = {'application/vnd.plotly.v1+json': json.loads(str(self.figure().to_json())) | dict(config=CONFIG)}
         return (super()._repr_mimebundle_(**kwargs) or {}) | fallback
 
-# %% ../nbs/42_widgets.ipynb #14852bc0
+# %% ../nbs/42_widgets.ipynb #6fd5533d
 def find_run(
     run: str | Path | None = None,        # a run folder; None: that of `make train`, else that of the small run
     runs_dir: str | Path | None = None,   # where run folders are; None: `runs` of this project
@@ -291,7 +291,7 @@ def find_run(
 ) -> Path:
     "A trained run to look at; if there is none, a small one is trained, about half a minute on two cores."
     if run is not None: return Path(run)
-    root = Path(runs_dir or project_root() / 'runs')
+    root = run_path(runs_dir or 'runs')
     done = next((root / name for name in ('digits-default', 'digits-small') if checkpoints(root / name)), None)
     if done and done.name == 'digits-default': return done
     if not done: print(f'no trained run in {root.name}/ yet (make train makes one): training a small one')
