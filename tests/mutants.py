@@ -4,6 +4,7 @@
     python tests/mutants.py --only 06_model 23_step
     python tests/mutants.py --list
     python tests/mutants.py --jobs 2
+    python tests/mutants.py --slips mine.txt     # a list of your own, in the form of tests/slips.txt
 
 A slip is made in the cell and in the exported module, which other notebooks' cells and worker processes import. It is
 caught if the notebook fails. Before, every notebook must pass as it is.
@@ -145,12 +146,15 @@ def table(results):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', nargs='+', default=list(SLIPS), choices=SLIPS, metavar='NOTEBOOK')
+    parser.add_argument('--only', nargs='+', metavar='NOTEBOOK', help='slips of these notebooks')
+    parser.add_argument('--slips', type=Path, help='a list of your own')
     parser.add_argument('--list', action='store_true', help='show the slips and end')
     parser.add_argument('--jobs', type=int, default=1, help='notebooks at a time')
-    parser.add_argument('--grep', default='', help='only slips that hold this text')
     options = parser.parse_args(argv)
-    slips = [(name, slip) for name in options.only for slip in SLIPS[name] if options.grep in slip[0]]
+    listed = read_slips(options.slips) if options.slips else SLIPS
+    if unknown := set(options.only or ()) - listed.keys():
+        sys.exit(f"no slips of {', '.join(unknown)}; known: {', '.join(listed)}")
+    slips = [(name, slip) for name in options.only or listed for slip in listed[name]]
     if options.list:
         print('\n'.join(f'{name}: {what}' for name, (what, *_) in slips))
         return
