@@ -242,7 +242,8 @@ def prepare(here: Path, wanted: Callable[[str], bool]) -> Whole:
     "Everything once, in processes of its own: nothing is computed in the one that forks."
     truth = {}
     for kind, (make, read, _, _) in KINDS.items():
-        if not (kind == 'run' or wanted('lost') or wanted(f'{kind} (files)')): continue
+        judged = kind == 'run' and (wanted('evaluate') or wanted('draw_shards'))
+        if not (judged or wanted('lost') or wanted(f'{kind} (files)')): continue
         (here / kind).mkdir(parents=True)
         pid = os.fork()
         if not pid:
