@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reference', 'read_reference', 'self_check', 'find_in_shards', 'FIDReport', 'fid50k']
 
-# %% ../nbs/35_fid50k.ipynb #fcd7c9cd
+# %% ../nbs/35_fid50k.ipynb #2f92dcf5
 import hashlib
 import os
 import time
@@ -29,7 +29,7 @@ from .features import INCEPTION, check_extractor, is_official, register_extracto
 from .images import save_grid
 from .papers import published_row
 from .samples import DrawnImages, Source, balanced_labels, draw_shards, first_of_each, sampling_of, write_npz
-from .sampling import check_settings
+from .sampling import check_generation
 from .shards import Shards, run_pieces
 
 # %% ../nbs/35_fid50k.ipynb #37c608d8
@@ -219,7 +219,7 @@ def _open_judge(reference, reference_images, reference_sha256, extractor, weight
     if pictures is not None and pictures.images is None: raise ValueError(f"{reference_images} holds no images")
     return _Judge(reference, real, pictures, bool(reference_sha256), extractor, weights, weights_hash)
 
-# %% ../nbs/35_fid50k.ipynb #28f987a8
+# %% ../nbs/35_fid50k.ipynb #d620786a
 @dataclass
 class _Subject:
     "Whose samples are judged, and how they are drawn."
@@ -235,11 +235,11 @@ class _Subject:
 
 def _open_subject(source: Source, n: int | None, seed: int, sampler, steps, guidance, guidance_schedule) -> _Subject:
     source = source.pinned()
-    model, codec, _, like = source.open()
+    model, codec, how, like = source.open()
     config, classes = source.config(model), model.config.num_classes
     labels = balanced_labels(n if n is not None else 50 * classes, classes, seed)
     sampling = sampling_of(config, sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule)
-    check_settings(model.layout.n_entities, **sampling)                                # before a folder is claimed
+    check_generation(model, **how, **sampling)                                         # before a folder is claimed
     side = model.layout.grid[0] * codec.side
     parameters = sum(p.numel() for p in model.parameters())
     return _Subject(source, labels, seed, sampling, config, classes, parameters, side, like.padding)

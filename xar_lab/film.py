@@ -19,7 +19,7 @@ from .images import data_uri, to_pil, to_uint8
 from .model import XAR
 from .sampling import Generation
 
-# %% ../nbs/41_film.ipynb #68699dab
+# %% ../nbs/41_film.ipynb #45309359
 class Film:
     "One image's way from noise, frame by frame: entity after entity, each from its first state to its last."
 
@@ -35,11 +35,13 @@ class Film:
         if not 0 <= image < len(out.latents):
             raise ValueError(f"image must be from 0 to {len(out.latents) - 1}, got {image!r}")
         self.layout, self.codec, self.dataset = model.layout, codec, dataset
+        self.where = [e.where if e.where.ndim == 1 else e.where[image] for e in out.trajectory]    # per step Long[n]
         self.states = [e.states[:, image] for e in out.trajectory]             # per entity [S+1, n, C]
         self.estimates = [torch.cat([e.clean[:, image], e.states[-1:, image]]) for e in out.trajectory]
         self.times = [e.times.tolist() for e in out.trajectory]
         self.places = [(n, i) for n, s in enumerate(self.states) for i in range(len(s))]     # frame → entity, step
-        self.finished = torch.cat([s[-1] for s in self.states])                # [N, C]
+        self.finished = torch.zeros_like(torch.cat([s[-1] for s in self.states]))              # [N, C]
+        for where, s in zip(self.where, self.states): self.finished[where] = s[-1]
         self.cache = {}
 
     def __len__(self): return len(self.places)
@@ -61,10 +63,18 @@ class Film:
         n, i = self.place(frame)
         if (name, frame) not in self.cache:
             tokens = self.finished.clone()
-            tokens[self.layout.slices[n]] = what[n][i]
-            image = self.codec.decode(self.layout.preview(tokens[None], n))
+            tokens[self.where[n]] = what[n][i]
+            image = self.codec.decode(self._preview(tokens[None], n))
             self.cache[name, frame] = to_uint8(image, self.dataset)[0].cpu()
         return self.cache[name, frame]
+
+    def _preview(self, tokens: Tensor, n: int) -> Tensor:
+        "Latents as far as they are known after step n, also if entities come in another order than the layout's."
+        known = torch.cat(self.where[:n + 1])
+        if torch.equal(known, torch.arange(len(known))): return self.layout.preview(tokens, self._entity(known[-1]))
+        return self.layout.merge(torch.zeros_like(tokens).index_copy(1, known, tokens[:, known]))
+
+    def _entity(self, token: Tensor) -> int: return int(self.layout.entity_ids[token])
 
     def title(self, frame: int) -> str:
         "Entity, step and time of a frame."

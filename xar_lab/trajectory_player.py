@@ -23,9 +23,9 @@ from .sampling import GUIDANCE_SCHEDULES, generate
 from .solvers import SAMPLERS
 from .widgets import Explorer, Number, Speed, button, field, find_run, menu, player, read_number
 
-# %% ../nbs/45_trajectory_player.ipynb #89fe5256
+# %% ../nbs/45_trajectory_player.ipynb #9464607d
 def draw_films(
-    model, codec, flow, like,   # what `Source.open` returns
+    model, codec, how, like,    # what `Source.open` returns
     label: int,                 # class of the image
     seed: int,                  # fixes its noise
     settings: list[dict],       # per film: sampler, steps, guidance, guidance_schedule
@@ -36,10 +36,10 @@ def draw_films(
     for k, values in enumerate(settings, 1):
         name = f"{k}: {values['sampler']}, {values['steps']} steps, guidance {values['guidance']:.1f}"
         noise, started = [torch.Generator().manual_seed(stream_seed(seed, 'sample', 0))], time.perf_counter()
-        out = generate(model, torch.tensor([label]), flow=flow, generator=noise, trajectory=True,
-                       progress=progress, **values)
+        out = generate(
+            model, torch.tensor([label]), generator=noise, trajectory=True, progress=progress, **how, **values)
         films[name] = Film(model, codec, out, like)
-        facts[name] = dict(nfe=out.nfe, seconds=time.perf_counter() - started, **values)
+        facts[name] = dict(nfe=out.nfe, reads=out.reads, seconds=time.perf_counter() - started, **values)
     return films, facts
 
 # %% ../nbs/45_trajectory_player.ipynb #c396463e
@@ -121,7 +121,7 @@ class _PlayerControls(Explorer):
         self.say(self.remark() if same else f'The picture is still that of {plain(shown)}, drawn before the controls '
                                            'were changed. Press <i>Generate</i> to draw it anew.')
 
-# %% ../nbs/45_trajectory_player.ipynb #2e7b086b
+# %% ../nbs/45_trajectory_player.ipynb #af184b3c
 class TrajectoryPlayer(_PlayerControls):
     "The generation of one image by a trained model, state by state."
 
@@ -133,7 +133,7 @@ class TrajectoryPlayer(_PlayerControls):
         folder: str | Path | None = None,         # where GIF and strip go; None: `generated` in the run's folder
     ):
         source = run if isinstance(run, Source) else Source(run=str(find_run(run)))
-        self.model, self.codec, self.flow, self.like = source.open()
+        self.model, self.codec, self.how, self.like = source.open()
         if source.run and not folder: check_links(source.run, 'generated')
         self.folder = Path(folder or Path(source.run or 'runs') / 'generated')
         names = list(self.like.class_names)
@@ -144,7 +144,7 @@ class TrajectoryPlayer(_PlayerControls):
         self.children = [*self.children, self.progress]
 
     def _generate(self, progress: bool):
-        wanted, parts = self._wanted(), (self.model, self.codec, self.flow, self.like)
+        wanted, parts = self._wanted(), (self.model, self.codec, self.how, self.like)
         self.films, self.facts = draw_films(*parts, **wanted, progress=progress)
         self.drawn, last = wanted, max(map(len, self.films.values())) - 1
         with self.settle():
