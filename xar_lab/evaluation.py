@@ -7,6 +7,7 @@ __all__ = ['FEWEST_RESAMPLINGS', 'MOST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEA
            'check_comparison', 'measure', 'evaluate_samples', 'check_n', 'evaluate']
 
 # %% ../nbs/33_evaluation.ipynb #c8994642
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,7 @@ from .sample_files import read_samples
 from .samples import Source, balanced_labels, draw_samples, draw_shards, sampling_of
 from .sampling import check_settings
 from .shards import check_counts, remove_shards
+from .uses import import_uses
 
 # %% ../nbs/33_evaluation.ipynb #e20763f3
 def _comparable(images, labels, real, share=DRAWN_SHARE):
@@ -240,10 +242,10 @@ class _Model:
 # %% ../nbs/33_evaluation.ipynb #6348a404
 class _Run:
     "A run to judge; its samples are drawn in shards, so that a killed evaluation goes on where it stopped."
-    def __init__(self, run, folder, name, codec, dataset, flow):
-        given = [k for k, v in dict(codec=codec, dataset=dataset, flow=flow).items() if v is not None]
+    def __init__(self, run, folder, name, uses, **others):
+        given = [k for k, v in others.items() if v is not None]
         if given: raise ValueError(f"a run has its own {', '.join(given)}: give them with a model only")
-        self.source = Source(run=str(run)).pinned()
+        self.source = Source(run=str(run), uses=uses or ()).pinned()
         self.model, _, _, images = self.source.open()
         self.class_names = images.class_names
         self.config = self.source.config(self.model)
@@ -280,6 +282,11 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
 # %% ../nbs/33_evaluation.ipynb #27c48c10
 COMPARED_BY = ('extractor', 'extractor_weights', 'extractor_sha256', 'resamplings')      # what `measure` can be told
 
+def _subject(run_or_model, folder, name, uses, **others):
+    import_uses(uses or [])
+    if isinstance(run_or_model, XAR): return _Model(run_or_model, folder, **others)
+    return _Run(run_or_model, folder, name, uses, **others)
+
 def _check_asked(seed, folder, comparison: dict, **counts):
     "`ValueError` for what could not be used, before anything is opened."
     check_counts(**counts)
@@ -308,12 +315,12 @@ def evaluate(
     device: str = 'auto',                 # 'auto' | 'cpu' | 'cuda'
     compile: bool = False,                # compile the model's blocks first: worth it for many images
     progress: bool = True,
+    uses: Sequence[str] | None = None,    # modules of yours to import first; a run's own only if they are installed
     **comparison,                         # arguments of `measure`: extractor, extractor_weights, resamplings, …
 ) -> EvalReport:
     "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
     _check_asked(seed, folder, comparison, batch_size=batch_size, processes=processes)
-    if isinstance(run_or_model, XAR): subject = _Model(run_or_model, folder, codec, dataset, flow)
-    else: subject = _Run(run_or_model, folder, name, codec, dataset, flow)
+    subject = _subject(run_or_model, folder, name, uses, codec=codec, dataset=dataset, flow=flow)
     sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
                            guidance_schedule=guidance_schedule)
     check_settings(subject.model.layout.n_entities, **sampling)                        # before a folder is claimed

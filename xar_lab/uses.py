@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['USES', 'RECIPES', 'is_module', 'import_uses', 'registered_by', 'record_uses', 'is_installed', 'Recipes',
-           'register_recipe', 'recipe_home', 'find_recipe', 'recipe_values', 'check_recipe', 'uses_of_run', 'open_uses']
+           'register_recipe', 'recipe_home', 'find_recipe', 'recipe_of', 'check_recipe', 'uses_of_run', 'warn_changed',
+           'open_uses']
 
 # %% ../nbs/09_uses.ipynb #bbad97d5
 import inspect
@@ -15,7 +16,7 @@ import site
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
@@ -135,13 +136,22 @@ def is_installed(
 # %% ../nbs/09_uses.ipynb #c067432c
 class Recipes(Registry):
     "Recipes by name: dicts of parameters, or functions that return one."
+    def register(self, name: str, factory: dict | Callable):
+        "Make a recipe known as `name`."
+        self[name] = factory
+
     def check(self, name: str, factory):
         "`ValueError` for what is no recipe."
         if isinstance(factory, dict) or callable(factory): return
         raise ValueError(f"recipe {name!r} must be a dict of parameters, or a function that returns one, got "
                          f"{shown(factory)}")
 
-RECIPES = Recipes('recipe', also='xar_lab.published')
+    def must_travel(self, name: str, uses: Iterable[str] = ()):
+        "`ValueError` for a recipe that other processes would not find."
+        if name in self: super().must_travel(name, uses)
+        else: find_recipe(name)                                  # by its name, as others do
+
+RECIPES = Recipes('recipe', also='xar_lab.tuned')
 
 def register_recipe(
     name: str,                # for `TrainConfig(recipe=name)`
@@ -182,23 +192,27 @@ def find_recipe(name: str) -> dict | Callable:
     return recipe
 
 # %% ../nbs/09_uses.ipynb #4201e17a
-def recipe_values(
-    name: str,
-    **facts: str | None,    # what a function may ask for: model, dataset
+def recipe_of(
+    name: str | None,               # of a recipe; None: no settings
+    model: str,                     # preset
+    dataset: str | None = None,
 ) -> dict:
-    "The parameters that a recipe sets. `ValueError` for an unknown one, and for a function that cannot be called."
-    recipe = find_recipe(name)
-    if isinstance(recipe, dict): return dict(recipe)
-    signature = inspect.signature(recipe)
-    wanted = {key: value for key, value in facts.items() if key in signature.parameters}
-    try: signature.bind(**wanted)
-    except TypeError as e: raise ValueError(f"recipe {name!r}: {e}; it may ask for {', '.join(facts)}") from None
-    values = recipe(**wanted)
-    if isinstance(values, dict): return dict(values)
-    raise ValueError(f"recipe {name!r} must return a dict of parameters, got {shown(values)}")
+    "The parameters that a recipe sets; the modules that it uses are imported. `ValueError` for an unknown one."
+    recipe = {} if name is None else find_recipe(name)
+    if callable(recipe):
+        signature, facts = inspect.signature(recipe), dict(model=model, dataset=dataset)
+        wanted = {key: value for key, value in facts.items() if key in signature.parameters}
+        try: signature.bind(**wanted)
+        except TypeError as e: raise ValueError(f"recipe {name!r}: {e}; it may ask for model, dataset") from None
+        recipe = recipe(**wanted)
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {name!r} must return a dict of parameters, got {shown(recipe)}")
+    import_uses(recipe.get('uses') or [])
+    return dict(recipe)
 
+# %% ../nbs/09_uses.ipynb #86ca76cd
 def check_recipe(
-    name: str,
+    name: str | None,
     values: dict,     # parameters that it sets
     fields: dict,     # of the config: name → field
 ):
@@ -223,6 +237,7 @@ def _needed(saved: dict, module: str) -> str:
     registered = saved['uses'][module]['registered']
     return ' and '.join(f'{noun} {shown(name)}' for noun, name in named if f'{noun} {name}' in registered)
 
+# %% ../nbs/09_uses.ipynb #b36637a2
 def uses_of_run(
     saved: dict,                   # its config.json
     run: str | Path,               # its folder
@@ -240,19 +255,27 @@ def uses_of_run(
         elif what := _needed(saved, module):
             raise ValueError(f"{run} was trained with {what} of {module}, which is not installed here: "
                              f"install it, or pass uses=[{module!r}] if you trust it")
-    home = recipe_home(saved['config'].get('recipe'))
-    return modules + [home] * (home is not None and home not in modules)
+    homes = [home] if (home := recipe_home(saved['config'].get('recipe'))) else []
+    return [*dict.fromkeys([*modules, *homes])]
 
 # %% ../nbs/09_uses.ipynb #c6e0cfa1
+def warn_changed(
+    saved: dict,         # config.json of a run
+    run: str | Path,     # its folder
+):
+    "A warning for each module that was imported for a run, and whose file is another than when it was trained."
+    for module, kept in saved.get('uses', {}).items():
+        if _HASHES.get(module, kept['sha256']) != kept['sha256']:
+            warnings.warn(f"{module} has changed since {run} was trained with it: "
+                          "what it registers may be something else", stacklevel=3)
+
 def open_uses(
     saved: dict,                          # config.json of a run
     run: str | Path,                      # its folder
     given: Sequence[str] | None = None,   # modules that the caller trusts
 ) -> list[str]:                           # the modules
-    "Import what a run's choices come from, as far as it may be; a warning for a file that has changed since."
+    """Import what a run's choices come from: what is installed, part of this library, or given.
+    Nothing else is imported, wherever it lies; `ValueError` if the run needs it. A warning for a changed file."""
     import_uses(modules := uses_of_run(saved, run, given))
-    for module, kept in saved.get('uses', {}).items():
-        if module in modules and kept['sha256'] != _HASHES[module]:
-            warnings.warn(f"{module} has changed since {run} was trained with it: "
-                          "what it registers may be something else")
+    warn_changed(saved, run)
     return modules
