@@ -60,8 +60,8 @@ def run(places, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHONPATH', os.pathsep.join(map(str, (ROOT, *places))))
         done = papermill('train', folder / 'out.ipynb', runs_dir=folder, name='mixed', recipe='far_method',
-                         layout='near', uses=['near_choices'], sampler='far', steps=3, batch_size=8, sample_steps=1, eval_samples=20,
-                         live=False)
+                         layout='near', uses=['near_choices'], sampler='far', steps=3, batch_size=8,
+                         sample_steps=1, eval_samples=20, live=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / 'mixed'
 
@@ -104,7 +104,8 @@ for call in (lambda: load_run(run, uses=['json']), Source(run=run).open, lambda:
     try: call()
     except ValueError as e: print(e)
 ''', cwd=tmp_path, run=run)
-    missing = "{} was trained with {} of {}, which is not installed here: install it, or pass uses=['{}'] if you trust it"
+    missing = ("{} was trained with {} of {}, which is not installed here: "
+               "install it, or pass uses=['{}'] if you trust it")
     assert near == again == missing.format(run, "layout 'near'", *['near_choices'] * 2)
     assert far == missing.format(run, "sampler 'far'", *['far_choices.more'] * 2)
 
@@ -163,6 +164,6 @@ print(Path(ran).exists())
 ''', hostile, cwd=hostile, ran=tmp_path / 'ran')
     *refused, no, left_out, still_no, recipe, never, _, yes = lines
     assert len(refused) == 10 and all(
-        "was trained with codec 'pixels' and layout 'token' of evil, which is not installed" in line for line in refused)
+        "was trained with codec 'pixels' and layout 'token' of evil, which is not" in line for line in refused)
     assert "unknown layout 'near'" in left_out and recipe == "unknown recipe 'worst'; known: paper, repo"
-    assert (no, still_no, never, yes) == ('False', 'False', 'False', 'True'), lines   # the last: it would have been seen
+    assert (no, still_no, never, yes) == ('False', 'False', 'False', 'True'), lines      # the last: it would be seen
