@@ -4,24 +4,21 @@
 
 # %% auto #0
 __all__ = ['PRESET', 'SAMPLER', 'LAYOUT', 'CONTEXT', 'HEAD', 'FLOW', 'TIME', 'CODEC', 'DATA', 'OPTIMIZER', 'RECIPE', 'DATASET',
-           'FIFTH', 'PARAMETERS', 'MAY_CHANGE', 'HAS_COMPILER', 'DATASET_OF', 'DATASET_DEFAULTS', 'OTHERWISE',
-           'GENERIC_DEFAULTS', 'EPOCHS', 'IMAGES', 'BATCH', 'REPO', 'RECIPES', 'GUIDANCE', 'choices', 'TrainConfig',
-           'recipe_of', 'check_values', 'check_config', 'resolve', 'read_parameters']
+           'FIFTH', 'PARAMETERS', 'MAY_CHANGE', 'OTHERWISE', 'GENERIC_DEFAULTS', 'choices', 'TrainConfig',
+           'check_values', 'check_config', 'resolve', 'read_parameters']
 
-# %% ../nbs/21_config.ipynb #4e1a1563
+# %% ../nbs/21_config.ipynb #ad1e7c78
 import dataclasses
 import math
-import os
-import shutil
 from dataclasses import dataclass
 from functools import partial
 
-from .checks import ANYTHING, BELOW_1, FLAG, FOLDER, NAME, OPTIONS, POSITIVE, SHARE, TEXT, Check
+from .checks import ANYTHING, BELOW_1, FLAG, FOLDER, NAME, OPTIONS, POSITIVE, SHARE, TEXT
 
 # isort: split
 from .checks import Named, number, one_of, options, whole
 from .context import CONTEXTS
-from .core import OPTIMIZERS
+from .core import OPTIMIZERS, moved
 from .data import DATASETS
 from .entities import LAYOUTS, ORDER
 from .flow import FLOWS, TIMES
@@ -29,8 +26,10 @@ from .heads import HEADS
 from .latents import CODECS, FACTOR
 from .model import PRESETS
 from .sampling import GUIDANCE_WEIGHT, MOST_STEPS, guidance_weights
-from .settings import changeable, only_known, setting
+from .settings import changeable, fill, only_known, setting
 from .solvers import SAMPLERS, find_sampler
+from .tuned import DATASET_DEFAULTS, DATASET_OF, FLOW_DEFAULTS, HAS_COMPILER
+from .uses import USES, check_recipe, import_uses, recipe_of
 
 # %% ../nbs/21_config.ipynb #8c4955cd
 PRESET = Named('preset', TEXT.ok, lambda: PRESETS)
@@ -46,23 +45,31 @@ class _WhatToLearn:
     "what to learn"
     model: str = setting(
         'xar_nano', PRESET, "preset: 'xar_nano' | 'xar_tiny' | 'xar_s' | 'xar_b' | 'xar_l' | 'xar_h'")
-    recipe: str | None = setting(None, TEXT, "settings of the published models: 'paper' | 'repo'", DATASET, 'else none')
-    dataset: str | None = setting(None, DATA, 'data set, by name', "the preset's")
+    recipe: str | None = setting(
+        None, TEXT, "a set of choices and settings: 'paper' | 'repo' | a registered one", DATASET, 'else none')
+    uses: list = changeable([], USES, 'modules that register choices of yours, imported first: [my_package.my_choices]')
+    dataset: str | None = setting(None, DATA, 'data set, by name', RECIPE, "the preset's")
     dataset_options: dict = setting({}, options('name', 'split'), 'further options of the data set, such as its root')
-    codec: str | None = setting(None, CODEC, 'images to latents, by name', DATASET, "a cache's", otherwise='pixels')
-    patch: int | None = setting(None, whole(1), 'side of a token in pixels (codec pixels)', DATASET, otherwise=2)
-    factor: float | None = setting(None, FACTOR, 'factor on the latents', "the codec's", 'else measured')
+    codec: str | None = setting(
+        None, CODEC, 'images to latents, by name', RECIPE, DATASET, "a cache's", otherwise='pixels')
+    patch: int | None = setting(
+        None, whole(1), 'side of a token in pixels (codec pixels)', RECIPE, DATASET, otherwise=2)
+    factor: float | None = setting(None, FACTOR, 'factor on the latents', RECIPE, "the codec's", 'else measured')
     codec_options: dict = setting({}, options('name'), 'further options of the codec')
-    layout: str = setting('cell', LAYOUT, 'entity: ' + choices(LAYOUTS))
-    size: int | list | None = setting(None, ANYTHING, 'size of an entity', "the layout's (half the grid)")
-    order: str = setting('raster', ORDER, "order of the entities: 'raster' | 'reverse' | 'spiral' | 'random'")
+    layout: str = setting(None, LAYOUT, 'entity: ' + choices(LAYOUTS), RECIPE, otherwise='cell')
+    size: int | list | None = setting(None, ANYTHING, 'size of an entity', RECIPE, "the layout's (half the grid)")
+    order: str = setting(
+        None, ORDER, "order of the entities: 'raster' | 'reverse' | 'spiral' | 'random'", RECIPE, otherwise='raster')
     layout_options: dict = setting({}, options('kind', 'grid', 'size', 'order'), 'further options of the layout')
-    context: str = setting('random', CONTEXT, 'earlier entities, in training: ' + choices(CONTEXTS))
+    context: str = setting(
+        None, CONTEXT, 'earlier entities, in training: ' + choices(CONTEXTS), RECIPE, otherwise='random')
     context_options: dict = setting({}, options('name'), 'options of the context')
-    head: str = setting('linear', HEAD, 'who answers, from the vectors of the network: ' + choices(HEADS))
+    head: str = setting(
+        None, HEAD, 'who answers, from the vectors of the network: ' + choices(HEADS), RECIPE, otherwise='linear')
     head_options: dict = setting({}, options('config', 'layout'), 'options of the head')
-    flow: str = setting('linear', FLOW, 'path between data and noise, by name')
-    target: str = setting('velocity', TEXT, "what the network predicts: 'velocity' | 'x' | 'noise'")
+    flow: str = setting(None, FLOW, 'path between data and noise, by name', RECIPE, otherwise='linear')
+    target: str = setting(
+        None, TEXT, "what the network predicts: 'velocity' | 'x' | 'noise'", RECIPE, otherwise='velocity')
     times: str | None = setting(
         None, TIME, "distribution of t: 'logit_normal' | 'uniform'", RECIPE, otherwise='logit_normal')
     flow_options: dict = setting({}, options('name', 'target', 'times'), 'of the flow and of its time distribution')
@@ -87,17 +94,23 @@ class _HowToLearn(_WhatToLearn):
     decay_shape: str | None = setting(
         None, one_of('linear', 'cosine'), "how the rate falls: 'linear' | 'cosine'", RECIPE, otherwise='linear')
     optimizer: str = setting(
-        'adamw', OPTIMIZER, "'adamw' (published) | 'muon' (matrices; AdamW for the rest) | a registered one")
+        None, OPTIMIZER, "'adamw' (published) | 'muon' (matrices; AdamW for the rest) | a registered one",
+        RECIPE, otherwise='adamw')
     optimizer_options: dict = setting({}, options('model', 'config'), 'further options of the optimizer')
-    beta1: float = setting(.9, BELOW_1, "decay of AdamW's first moment (published: 0.9)")
-    beta2: float = setting(.96, BELOW_1, "decay of AdamW's second moment (published: 0.96)")
-    weight_decay: float = setting(.02, number(0, 1e3), 'weight decay, of matrices only (published: 0.02)')
-    clip: float = setting(1., POSITIVE, 'largest norm of the gradient (published: 1.0)')
+    beta1: float = setting(
+        None, BELOW_1, "decay of AdamW's first moment (published: 0.9)", RECIPE, otherwise=.9)
+    beta2: float = setting(
+        None, BELOW_1, "decay of AdamW's second moment (published: 0.96)", RECIPE, otherwise=.96)
+    weight_decay: float = setting(
+        None, number(0, 1e3), 'weight decay, of matrices only (published: 0.02)', RECIPE, otherwise=.02)
+    clip: float = setting(
+        None, POSITIVE, 'largest norm of the gradient (published: 1.0)', RECIPE, otherwise=1.)
     ema: float | None = setting(None, BELOW_1, 'decay of the weight average, after its warm-up', RECIPE, otherwise=.999)
     dropout: float | None = setting(None, BELOW_1, 'dropout after attention and in the MLP', RECIPE, otherwise=0.)
     attn_dropout: float | None = setting(None, BELOW_1, 'dropout of attention weights', RECIPE, otherwise=0.)
     label_dropout: float = setting(
-        .1, SHARE, 'share of images trained without their class, for guidance (published: 0.1)')
+        None, SHARE, 'share of images trained without their class, for guidance (published: 0.1)',
+        RECIPE, otherwise=.1)
     flip: bool | None = setting(None, FLAG, 'whether half of the images are mirrored', RECIPE, otherwise=False)
     seed: int = setting(0, whole(0), 'seed that fixes the result')
 
@@ -177,37 +190,8 @@ PARAMETERS = {field.name: field for field in dataclasses.fields(TrainConfig)}   
 MAY_CHANGE = {name for name, field in PARAMETERS.items() if field.metadata['may_change']}  # when a run is resumed
 
 # %% ../nbs/21_config.ipynb #e0199c69
-HAS_COMPILER = bool(shutil.which(os.environ.get('CXX', 'g++')))
-DATASET_OF = dict(xar_nano='digits', xar_tiny='fashion_mnist') | {f'xar_{size}': 'imagenet' for size in 'sblh'}
-DATASET_DEFAULTS = dict(
-    digits=dict(patch=2, steps=2000, lr=3e-3),
-    fashion_mnist=dict(patch=4, steps=1500, lr=2e-3, compile=HAS_COMPILER, sampler='sde2', sample_steps=8, guidance=1.5,
-                       guidance_schedule='constant'),
-    imagenet=dict(recipe='repo', codec=None),     # the codec is the latent cache's
-    latents=dict(codec=None),                     # the codec is the cache's
-)
 OTHERWISE = {name: field.metadata['otherwise'] for name, field in PARAMETERS.items()}
 GENERIC_DEFAULTS = {name: value for name, value in OTHERWISE.items() if value is not None}
-
-# %% ../nbs/21_config.ipynb #6bd7eacf
-EPOCHS, IMAGES, BATCH = 800, 1_281_167, 2048                   # of the published runs
-REPO = dict(
-    steps=EPOCHS * IMAGES // BATCH, batch_size=BATCH, lr=4e-4, end_lr=1e-5,
-    warmup=100 / EPOCHS, decay=200 / EPOCHS, decay_shape='cosine', ema=.9999,
-    dropout=.1, attn_dropout=.1, flip=True, times='logit_normal', time_steps=1000, init='published',
-    sampler='sde', sample_steps=50, guidance_schedule='linear')
-RECIPES = dict(repo=REPO, paper=REPO | dict(decay=700 / EPOCHS, times='uniform'))
-GUIDANCE = dict(xar_b=2.7, xar_l=2.3, xar_h=2.2)               # commands in the published code's README
-
-def recipe_of(
-    name: str | None,    # 'paper' | 'repo'; None: no settings
-    model: str,          # preset
-) -> dict:
-    "The settings of a recipe for a model. `ValueError` for an unknown one. Sources: xAR, Table 6; the published code."
-    if name is None: return {}
-    Named('recipe', TEXT.ok, partial(sorted, RECIPES))('recipe', name)
-    guidance = dict(guidance=GUIDANCE[model]) if model in GUIDANCE else {}
-    return RECIPES[name] | guidance | (dict(sample_steps=40) if (name, model) == ('repo', 'xar_b') else {})
 
 # %% ../nbs/21_config.ipynb #786747b1
 def check_values(config: TrainConfig, names: bool = True):
@@ -215,12 +199,11 @@ def check_values(config: TrainConfig, names: bool = True):
     for name, field in PARAMETERS.items():
         value, check = getattr(config, name), field.metadata['check']
         if value is None and field.default is None: continue
-        check(name, value) if names else Check.__call__(check, name, value)
+        if names or not check.ok(value): check(name, value)
 
 def check_config(config: TrainConfig):
     "`ValueError` for the first value that is not accepted."
     check_values(config)
-    recipe_of(config.recipe, config.model)
     if config.compile and not HAS_COMPILER:
         raise ValueError("compile needs a C++ compiler, g++ or the one named by CXX: there is none, leave it off")
     schedule = 'linear' if config.guidance_schedule is None else config.guidance_schedule
@@ -229,17 +212,23 @@ def check_config(config: TrainConfig):
     if None not in (config.warmup, config.decay) and config.warmup + config.decay > 1:
         raise ValueError(f"warmup must be at most 1 − decay = {1 - config.decay:.3g}, got {config.warmup!r}")
 
-# %% ../nbs/21_config.ipynb #95050502
+# %% ../nbs/21_config.ipynb #97a36c7f
 def resolve(config: TrainConfig) -> TrainConfig:
     "The config with every None that depends on names filled in, checked as far as names and numbers go."
+    check_values(config, names=False)
+    import_uses(config.uses)
+    PRESET('model', config.model)
+    usual = config.dataset or DATASET_OF.get(config.model)
+    name = config.recipe or DATASET_DEFAULTS.get(usual or '', {}).get('recipe')
+    check_recipe(name, recipe := recipe_of(name, config.model, usual), PARAMETERS)
     check_config(config)
-    dataset = config.dataset or DATASET_OF.get(config.model)
-    if dataset is None:
+    if (dataset := config.dataset or recipe.get('dataset') or usual) is None:
         raise ValueError(f"preset {config.model!r} has no data set of its own: give dataset, such as 'digits'")
     tuned = DATASET_DEFAULTS.get(dataset, {})
-    recipe = recipe_of(config.recipe or tuned.get('recipe'), config.model)
-    known = {**GENERIC_DEFAULTS, **tuned, **recipe, 'dataset': dataset, 'name': f'{dataset}-default'}
-    full = {name: known.get(name) if value is None else value for name, value in vars(config).items()}
+    belongs = FLOW_DEFAULTS.get(config.flow or recipe.get('flow') or '', {})
+    known = {**GENERIC_DEFAULTS, 'name': f'{dataset}-default', 'dataset': dataset, **tuned, **belongs, **recipe}
+    full = fill(vars(config), known, size='layout')
+    full['uses'] = [*dict.fromkeys([*config.uses, *(recipe.get('uses') or [])])]
     full |= {name: full[name] or max(1, math.ceil(full['steps'] / 5)) for name in ('sample_every', 'save_every')}
     check_config(whole_config := TrainConfig(**full))
     return whole_config
@@ -253,3 +242,6 @@ def read_parameters(
     "The config that a run notebook's parameters stand for. `ValueError` for an unknown one; names like _x are ignored."
     only_known(namespace, before, [*PARAMETERS, *also])
     return TrainConfig.from_dict({k: v for k, v in namespace.items() if k in PARAMETERS})
+
+# %% ../nbs/21_config.ipynb #540204f9
+__getattr__ = moved(__name__, tuned='EPOCHS IMAGES BATCH REPO GUIDANCE', uses='RECIPES')

@@ -7,6 +7,7 @@ __all__ = ['FEWEST_RESAMPLINGS', 'MOST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEA
            'check_comparison', 'measure', 'evaluate_samples', 'check_n', 'evaluate']
 
 # %% ../nbs/33_evaluation.ipynb #cda886cc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,7 @@ from .sample_files import read_samples
 from .samples import Source, balanced_labels, draw_samples, draw_shards
 from .sampling import check_generation
 from .shards import check_counts, remove_shards
+from .uses import import_uses
 
 # %% ../nbs/33_evaluation.ipynb #e20763f3
 def _comparable(images, labels, real, share=DRAWN_SHARE):
@@ -223,10 +225,10 @@ def check_n(
     balanced_labels(n, classes)
     return n
 
-# %% ../nbs/33_evaluation.ipynb #7df5e8fb
+# %% ../nbs/33_evaluation.ipynb #22ae1f7b
 class _Model:
     "A model to judge."
-    def __init__(self, model: XAR, folder, codec, dataset, how):
+    def __init__(self, model: XAR, folder, codec, dataset, **how):
         missing = [k for k, v in dict(codec=codec, dataset=dataset, folder=folder).items() if v is None]
         if missing: raise ValueError(f"to evaluate a model, give {', '.join(missing)}")
         self.model, self.codec, self.real, self.how = model, codec, dataset, how
@@ -242,10 +244,10 @@ class _Model:
 # %% ../nbs/33_evaluation.ipynb #abf0ae7b
 class _Run:
     "A run to judge; its samples are drawn in shards, so that a killed evaluation goes on where it stopped."
-    def __init__(self, run, folder, name, codec, dataset, how):
-        given = [k for k, v in dict(codec=codec, dataset=dataset, **how).items() if v is not None]
+    def __init__(self, run, folder, name, uses, **others):
+        given = [k for k, v in others.items() if v is not None]
         if given: raise ValueError(f"a run has its own {', '.join(given)}: give them with a model only")
-        self.source = Source(run=str(run)).pinned()
+        self.source = Source(run=str(run), uses=uses or ()).pinned()
         self.model, _, self.how, images = self.source.open()
         self.class_names = images.class_names
         self.config = self.source.config(self.model)
@@ -279,8 +281,20 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
     return report
 
-# %% ../nbs/33_evaluation.ipynb #27c48c10
+# %% ../nbs/33_evaluation.ipynb #aa0e4577
 COMPARED_BY = ('extractor', 'extractor_weights', 'extractor_sha256', 'resamplings')      # what `measure` can be told
+
+def _subject(run_or_model, folder, name, uses, **others):
+    import_uses(uses or [])
+    if isinstance(run_or_model, XAR): return _Model(run_or_model, folder, **others)
+    return _Run(run_or_model, folder, name, uses, **others)
+
+def _sampling(subject, sampler, steps, guidance, guidance_schedule, sampler_options) -> dict:
+    "How to draw. `ValueError` for what does not fit the subject, before a folder is claimed."
+    sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
+                           guidance_schedule=guidance_schedule, sampler_options=sampler_options)
+    check_generation(subject.model, **subject.how, **sampling)
+    return sampling
 
 def _check_asked(seed, folder, comparison: dict, **counts):
     "`ValueError` for what could not be used, before anything is opened."
@@ -290,7 +304,7 @@ def _check_asked(seed, folder, comparison: dict, **counts):
     if unknown := next((name for name in comparison if name not in COMPARED_BY), None):
         raise ValueError(f"unknown argument {unknown!r}; besides its own, evaluate takes {', '.join(COMPARED_BY)}")
 
-# %% ../nbs/33_evaluation.ipynb #81ede1b1
+# %% ../nbs/33_evaluation.ipynb #e6387c14
 def evaluate(
     run_or_model,                         # run folder, or an XAR (then give codec and dataset, and folder)
     *,
@@ -312,16 +326,13 @@ def evaluate(
     device: str = 'auto',                 # 'auto' | 'cpu' | 'cuda'
     compile: bool = False,                # compile the model's blocks first: worth it for many images
     progress: bool = True,
+    uses: Sequence[str] | None = None,    # modules of yours to import first; a run's own only if they are installed
     **comparison,                         # arguments of `measure`: extractor, extractor_weights, resamplings, …
 ) -> EvalReport:
     "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
     _check_asked(seed, folder, comparison, batch_size=batch_size, processes=processes)
-    given = codec, dataset, dict(flow=flow, context=context)
-    subject = _Model(run_or_model, folder, *given) if isinstance(run_or_model, XAR) else _Run(
-        run_or_model, folder, name, *given)
-    sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
-                           guidance_schedule=guidance_schedule, sampler_options=sampler_options)
-    check_generation(subject.model, **subject.how, **sampling)                         # before a folder is claimed
+    subject = _subject(run_or_model, folder, name, uses, codec=codec, dataset=dataset, flow=flow, context=context)
+    sampling = _sampling(subject, sampler, steps, guidance, guidance_schedule, sampler_options)
     drawing = dict(batch_size=batch_size, processes=processes, device=device, compile=compile, progress=progress)
     return _draw_and_measure(subject, n, seed, sampling, drawing, comparison)
 

@@ -78,8 +78,8 @@ class PixelCodec:
         "Latents to images, float32, not clamped."
         return F.pixel_shuffle(latents.float() / self.factor, self.patch)
 
-# %% ../nbs/12_latents.ipynb #8729f8a4
-CODECS = Registry('codec', also='xar_lab.checkpoints')
+# %% ../nbs/12_latents.ipynb #ffdd78f7
+CODECS = Registry('codec', also='xar_lab.vq xar_lab.checkpoints')
 FITTED: dict[str, Callable] = {}     # codecs with something that a run finds out from its images, such as a codebook
 CODECS.register('pixels', PixelCodec)
 

@@ -10,7 +10,7 @@ __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'draw_samples', 'S
 import hashlib
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
-from .build import check_names, context_of, flow_of, open_dataset
+from .build import check_names, context_of, flow_of, open_dataset, saved_config
 from .checkpoints import load_published
 from .checks import OPTIONS, is_whole, shown, whole
 from .config import TrainConfig, resolve
@@ -41,6 +41,7 @@ from .shards import MappedShards, ShardFacts, Shards, check_counts, claim, damag
 # isort: split
 from .shards import shard_facts, write_shard
 from .state import load_run
+from .uses import USES, import_uses, uses_of_run
 
 # %% ../nbs/30_samples.ipynb #0373d3c4
 MOST_IMAGES = 10 ** 8      # in one call: their labels are in memory
@@ -116,11 +117,12 @@ def _check_drawing(labels, batch_size, seed, first, sampling):
 
 def _check_names(source: 'Source', sampling: dict):
     "`ValueError` if other processes would not know a name that they need."
-    if source.run is None: return CODECS.must_travel(dict(source.codec)['name'])
+    if source.run is None: return CODECS.must_travel(dict(source.codec)['name'], source.uses)
     saved = read_config(Path(source.run) / 'config.json')
-    codec, config = saved.get('codec', {}).get('name'), TrainConfig.from_dict(saved['config'])
+    codec, config = saved.get('codec', {}).get('name'), saved_config(saved)
     needed = 'layout', 'context', 'head', 'flow', 'times', 'codec', 'sampler'
-    check_names(replace(config, codec=codec, sampler=sampling.get('sampler')), *needed)
+    uses = uses_of_run(saved, source.run, source.uses, fresh=True)
+    check_names(replace(config, codec=codec, sampler=sampling.get('sampler')), *needed, uses=uses)
 
 def _draw_batch(model: XAR, labels: Tensor, seed: int, first: int, precision: str, sampling: dict):
     streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + i)) for i in range(len(labels))]
@@ -141,8 +143,11 @@ class Source:
     preset: str | None = None      # with weights: insist on this size
     codec: tuple = (('name', 'kl16'),)   # with weights: arguments of `make_codec`, as pairs
     checkpoint: str | None = None  # with a run: name of its checkpoint; None: the newest that is not damaged
+    uses: Sequence[str] = ()       # modules of yours that are imported first; a run's own only if they are installed
 
     def __post_init__(self):
+        USES('uses', list(self.uses) if isinstance(self.uses, tuple) else self.uses)
+        object.__setattr__(self, 'uses', tuple(self.uses))
         if self.run is not None: object.__setattr__(self, 'run', str(run_path(self.run)))
 
     def pinned(self) -> 'Source':
@@ -157,7 +162,8 @@ class Source:
         "Model, codec, a dict of flow and context for `generate`, and what the images are like (an `ImageSpec`)."
         if (self.run is None) == (self.weights is None):
             raise ValueError(f"give a run or weights, one of them; got run {self.run!r}, weights {self.weights!r}")
-        if self.run is not None: return _open_run(self.run, self.checkpoint)
+        if self.run is not None: return _open_run(self.run, self.checkpoint, self.uses)
+        import_uses(self.uses)
         return _open_weights(self.weights, self.preset, dict(self.codec))
 
     def facts(self) -> dict:
@@ -171,14 +177,14 @@ class Source:
 
     def config(self, model: XAR) -> TrainConfig:
         "The run's config; for the authors' weights the recipe they were trained with."
-        if self.run is not None: return TrainConfig.from_dict(read_config(Path(self.run) / 'config.json')['config'])
+        if self.run is not None: return saved_config(read_config(Path(self.run) / 'config.json'))
         sizes = (model.config.width, model.config.depth, model.config.heads)
         preset = next((name for name, p in PRESETS.items() if (p.width, p.depth, p.heads) == sizes), 'xar_b')
         return resolve(TrainConfig(model=preset, recipe='repo'))
 
 # %% ../nbs/30_samples.ipynb #d4bce16c
-def _open_run(run: str, checkpoint: str | None) -> tuple:
-    model, codec, config = load_run(run, checkpoint=checkpoint)
+def _open_run(run: str, checkpoint: str | None, uses: Sequence[str]) -> tuple:
+    model, codec, config = load_run(run, checkpoint=checkpoint, uses=uses)
     known = read_config(Path(run) / 'config.json').get('images')
     how = dict(flow=flow_of(config, codec), context=context_of(config))
     return model, codec, how, ImageSpec(**known) if known else image_spec(open_dataset(config))

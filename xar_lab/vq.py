@@ -18,7 +18,7 @@ from .flow import nearest_code
 from .latents import FACTOR, PixelCodec, mirrored, read_autoencoder, register_codec
 from .layouts import ScaleLayout
 
-# %% ../nbs/12_vq.ipynb #486c1a93
+# %% ../nbs/12_vq.ipynb #198167ed
 def sides_of(scales, grid: tuple[int, int]) -> list[tuple[int, int]]:
     "Sides of residual maps: those given, or doubling from 1 ('double'). `ValueError` unless they end with the grid."
     return ScaleLayout(grid, None if scales == 'double' else scales).sides
@@ -35,6 +35,7 @@ def accumulate(maps: list[Tensor], grid: tuple[int, int]) -> Tensor:
     "The sum of maps [B, C, s, s] of several sizes, each brought to the grid."
     return torch.stack([enlarge(part, grid) for part in maps]).sum(0)
 
+# %% ../nbs/12_vq.ipynb #72fd1f59
 def quantised(x: Tensor, codebook: Tensor) -> Tensor:
     "Latents [B, C, H, W], each token replaced by the nearest code of [K, C]."
     return codebook.to(x)[nearest_code(x.movedim(1, -1), codebook.to(x))].movedim(-1, 1)
