@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'DecreasingContext', 'SharedContext', 'CleanContext',
-           'CausalContext', 'Reader', 'answer_of', 'RereadReader', 'check_query', 'register_context', 'make_context']
+           'CausalContext', 'Reader', 'answer_of', 'RereadReader', 'shuffled', 'tokens_of', 'check_query',
+           'register_context', 'make_context']
 
 # %% ../nbs/04_context.ipynb #b0935055
 from typing import Callable, Sequence
@@ -231,6 +232,26 @@ class RereadReader:
         where = where.to(x.device).expand(self.batch, -1)
         self.tokens.scatter_(1, where[..., None].expand_as(x), x.to(self.tokens.dtype))
         self.known.scatter_(1, self.groups[where], True)
+
+# %% ../nbs/04_context.ipynb #3b4d09b9
+def shuffled(
+    scores: Tensor,         # [B, E]: random numbers, each image's own
+    layout: EntityLayout,
+) -> Tensor:                # Long[B, E], on the CPU
+    "An order of the entities for every image; each place keeps the size that it has in the layout."
+    order, sizes = torch.empty(scores.shape, dtype=torch.long, device='cpu'), torch.tensor(layout.sizes, device='cpu')
+    for size in set(layout.sizes):
+        at = (sizes == size).nonzero()[:, 0]
+        order[:, at] = at[scores[:, at].cpu().argsort(1)]
+    return order
+
+def tokens_of(
+    layout: EntityLayout,
+    entities: Tensor,       # Long[B, k], of the same sizes for all images
+) -> Tensor:                # Long[B, n]
+    "The tokens of some entities of every image."
+    starts, sizes = torch.tensor([s.start for s in layout.slices], device='cpu'), torch.tensor(layout.sizes, device='cpu')
+    return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
 # %% ../nbs/04_context.ipynb #7f1a1113
 def check_query(
