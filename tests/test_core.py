@@ -190,7 +190,7 @@ def test_parts_of_a_batch_lose_the_same(context, head):
 
     def of(positions):
         part = slice(positions.start, positions.stop)
-        made_of = torch.stack([torch.randn(shape, generator=stream('noise', i), dtype=torch.float64) for i in positions])
+        made_of = torch.stack([torch.randn(shape, generator=stream('noise', i)).double() for i in positions])
         none = torch.zeros(len(positions), dtype=torch.bool)
         asked = draw_asked(parts, view, 0, positions, stream)
         draws = Draws(view.part(part), t[part], made_of, none, none, [0] * len(positions), asked)
@@ -232,8 +232,8 @@ def test_what_does_not_fit_is_refused_in_one_line():
     parts = made('clean', 'forgets', 'cell')
     view = parts.context.view(parts.layout)
     with pytest.raises(ValueError, match=r"head 'forgets' answers \[2, 16, 3\] where \[2, 2, 16, 3\] is needed"):
-        parts.model(torch.zeros(2, 32, 3).double(), torch.zeros(2, 8), torch.tensor([1, 4]), view, view.loss.expand(2, -1),
-                    (torch.zeros(2, 2, 16, 3).double(), torch.zeros(2, 2, 16)))
+        parts.model(torch.zeros(2, 32, 3).double(), torch.zeros(2, 8), torch.tensor([1, 4]), view,
+                    view.loss.expand(2, -1), (torch.zeros(2, 2, 16, 3).double(), torch.zeros(2, 2, 16)))
     del HEADS['forgets']
     with pytest.raises(ValueError, match="needs a codec with a codebook"): make_flow('codes', codec=None)
     with pytest.raises(ValueError, match="needs a head apart"):

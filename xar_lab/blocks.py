@@ -149,19 +149,22 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1_g(x)) * self.fc1_x(x))))
 
-# %% ../nbs/05_blocks.ipynb #6ffd2a60
+# %% ../nbs/05_blocks.ipynb #aa61c9b7
 def _to_tokens(
-    m: Tensor,              # [B, G, M], one vector per group
-    group: Tensor | None,   # Long[R]: the group of every token; None: a row is a group
-) -> Tensor:                # [B, R, 1, M]
-    return m[:, :, None] if group is None else m[:, group, None]
+    m: Tensor,                     # [B, G, M], one vector per group
+    group: Tensor | None,          # Long[R]: the group of every token; None: a row is a group
+    level: Tensor | None = None,   # Long[B, G]: which of the vectors m [B, T, M] is a group's; None: G of them
+) -> Tensor:                       # [B, R, 1, M]
+    if level is None: return m[:, :, None] if group is None else m[:, group, None]
+    at = level if group is None else level[:, group]
+    return m.gather(1, at[..., None].expand(-1, -1, m.shape[2]))[:, :, None]
 
-def rows_of(sizes: list[int], device) -> tuple:
+def rows_of(sizes: list[int], device, level: Tensor | None = None) -> tuple:
     "For groups of these sizes: the shape (R, n) of their tokens in a block, and what brings modulations to them."
-    if len(set(sizes)) == 1: return (len(sizes), sizes[0]), partial(_to_tokens, group=None)
+    if len(set(sizes)) == 1: return (len(sizes), sizes[0]), partial(_to_tokens, group=None, level=level)
     groups, sizes = torch.arange(len(sizes), device='cpu'), torch.tensor(sizes, device='cpu')
     group = torch.repeat_interleave(groups, sizes).to(device)
-    return (len(group), 1), partial(_to_tokens, group=group)
+    return (len(group), 1), partial(_to_tokens, group=group, level=level)
 
 # %% ../nbs/05_blocks.ipynb #6d2de053
 class Block(nn.Module):

@@ -233,7 +233,7 @@ class RereadReader:
         self.tokens.scatter_(1, where[..., None].expand_as(x), x.to(self.tokens.dtype))
         self.known.scatter_(1, self.groups[where], True)
 
-# %% ../nbs/04_context.ipynb #3b4d09b9
+# %% ../nbs/04_context.ipynb #536da081
 def shuffled(
     scores: Tensor,         # [B, E]: random numbers, each image's own
     layout: EntityLayout,
@@ -250,7 +250,8 @@ def tokens_of(
     entities: Tensor,       # Long[B, k], of the same sizes for all images
 ) -> Tensor:                # Long[B, n]
     "The tokens of some entities of every image."
-    starts, sizes = torch.tensor([s.start for s in layout.slices], device='cpu'), torch.tensor(layout.sizes, device='cpu')
+    starts = torch.tensor([s.start for s in layout.slices], device='cpu')
+    sizes = torch.tensor(layout.sizes, device='cpu')
     return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
 # %% ../nbs/04_context.ipynb #7f1a1113

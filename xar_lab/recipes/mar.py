@@ -15,7 +15,7 @@ from ..context import Context, RereadReader, register_context, shuffled, tokens_
 from ..uses import register_recipe
 from ..views import View
 
-# %% ../../nbs/recipes/mar.ipynb #28b25ce2
+# %% ../../nbs/recipes/mar.ipynb #f0a46b67
 class MaskedContext(Context):
     "Random sets, drawn while all that is known is seen, in both directions. Source: MAR (Li et al. 2024), Sec. 3.4."
     blanks = True
@@ -25,8 +25,7 @@ class MaskedContext(Context):
         one_of('some', 'all')("context 'masked': ask", ask)
         self.steps, self.ask = steps, ask
 
-    def view(self, layout):
-        return View(torch.arange(layout.n_entities), torch.ones(layout.n_entities, layout.n_entities, dtype=torch.bool))
+    def view(self, layout): return View(e := torch.arange(layout.n_entities), torch.ones(len(e), len(e)).bool())
 
     def draw(self, batch, layout, times, generator=None, device=None):
         e, rand = layout.n_entities, lambda *shape: torch.rand(shape, generator=generator, device=device).cpu()
@@ -35,7 +34,7 @@ class MaskedContext(Context):
         place = shuffled(rand(batch, e), layout).argsort(1)                             # of every entity in the order
         loss = (place >= e - unknown) & (place < e - unknown + asked)
         t = torch.where(loss, times((batch, e), generator, device).cpu(), (place >= e - unknown).float())
-        return View(torch.arange(e), self.view(layout).sees, loss), t
+        return View(torch.arange(e), torch.ones(e, e).bool(), loss), t
 
     def order(self, batch, layout, randn):
         e, k = layout.n_entities, min(self.steps, layout.n_entities)
@@ -45,8 +44,9 @@ class MaskedContext(Context):
 
     def reader(self, model, hints, batch):
         if model.pred.apart or self.ask == 'some': return RereadReader(self, model, hints, batch)
-        raise ValueError(f"context 'masked' with ask='all' needs a head apart, which {model.config.head!r} is not: use 'some'")
+        raise ValueError(f"context 'masked', ask='all' needs a head apart, {model.config.head!r} is none: ask='some'")
 
+# %% ../../nbs/recipes/mar.ipynb #cc34da78
 register_context('masked', MaskedContext)
 
 # %% ../../nbs/recipes/mar.ipynb #06ae313f
