@@ -111,7 +111,7 @@ class CausalContext(Context):
             self.nearest[layout, n] = torch.cdist(here, before).argmin(1) + layout.slices[n - 1].start
         return tokens[:, self.nearest[layout, n].to(tokens.device)]
 
-# %% ../nbs/04_context.ipynb #0b3cd9c7
+# %% ../nbs/04_context.ipynb #45a06acd
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
     per_image = False      # whether images may be drawn in orders of their own
@@ -160,14 +160,14 @@ class Reader:
 
     def _apart(self, n: int, query: Tensor | None) -> Callable:
         made, self.modulations = {}, self.model.modulations(self.hints, [1., 0.])
-        def vectors(rows: int) -> Tensor:                                       # once for every number of rows
-            if rows not in made:
+        def vectors(rows: int) -> Tensor:                                # once, or again if more rows are asked for
+            if rows > max(made, default=0):
                 self.reads += rows // self.batch
                 read = None if query is None else torch.cat([query] * (rows // self.batch))
                 when = torch.ones(rows, device=self.tokens.device)
                 made[rows] = self.model.look(read, when, self.hints[:rows], n, self.cache.part(rows),
                                              self.modulations(1., rows), self.turns.asks[n, :n])
-            return made[rows]
+            return made[max(made)][:rows]
         if query is not None and self.turns.stays[n]: vectors(len(self.hints))     # it stays in the cache: of all rows
         return lambda x, t: answer_of(self.model, vectors(len(x)), x.to(self.tokens.dtype), t)
 
@@ -191,7 +191,7 @@ def answer_of(model, h: Tensor, x: Tensor, t: float) -> Tensor:
 
 def _name(context) -> str: return f'the context {type(context).__name__}'
 
-# %% ../nbs/04_context.ipynb #c0a4041f
+# %% ../nbs/04_context.ipynb #c45e6538
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
     per_image = True
@@ -210,8 +210,8 @@ class RereadReader:
         "The answer for these tokens, whole entities, as a function of their noisy state."
         where, made = where.to(self.tokens.device).expand(self.batch, -1), {}
         def apart(x, t):
-            if len(x) not in made: made[len(x)] = self._vectors(where, len(x))
-            return answer_of(self.model, made[len(x)], x.to(self.tokens.dtype), t)
+            if len(x) > max(made, default=0): made[len(x)] = self._vectors(where, len(x))
+            return answer_of(self.model, made[max(made)][:len(x)], x.to(self.tokens.dtype), t)
         def reading(x, t): return answer_of(self.model, self._vectors(where, len(x), x, float(t)), x, t)
         return apart if self.model.pred.apart else reading
 

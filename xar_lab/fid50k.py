@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reference', 'read_reference', 'self_check', 'find_in_shards', 'FIDReport', 'fid50k']
 
-# %% ../nbs/35_fid50k.ipynb #2f92dcf5
+# %% ../nbs/35_fid50k.ipynb #394520ba
 import hashlib
 import os
 import time
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .build import sampling_of
 from .checkpoints import read_tensors
 from .checks import in_table
 from .config import TrainConfig
@@ -28,7 +29,7 @@ from .distances import open_extractor, statistics_of
 from .features import INCEPTION, check_extractor, is_official, register_extractors
 from .images import save_grid
 from .papers import published_row
-from .samples import DrawnImages, Source, balanced_labels, draw_shards, first_of_each, sampling_of, write_npz
+from .samples import DrawnImages, Source, balanced_labels, draw_shards, first_of_each, write_npz
 from .sampling import check_generation
 from .shards import Shards, run_pieces
 
