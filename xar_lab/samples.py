@@ -328,5 +328,6 @@ def write_npz(
 # %% ../nbs/30_samples.ipynb #0ac7abca
 __getattr__ = moved(
     __name__,
+    build='sampling_of',
     images='as_array',
     sample_files='OURS written_before save_images read_samples')
