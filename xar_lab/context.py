@@ -184,12 +184,12 @@ class Reader:
         x, modulation = torch.cat([x] * (len(self.hints) // self.batch)), self.modulations(0., len(self.hints))
         self.model.append(x, self.hints, n, self.cache, modulation=modulation, sees=self.turns.keeps[n, :n])
 
-# %% ../nbs/04_context.ipynb #bff0b91a
+# %% ../nbs/04_context.ipynb #d1361aa5
 def answer_of(model, h: Tensor, x: Tensor, t: float) -> Tensor:
     "What the head says of tokens x [B, n, C] at time t, given the network's vectors h [B, n, W]."
     return model.answer(h, x, torch.full(x.shape[:2], float(t), device=x.device), [x.shape[1]])
 
-def _name(context) -> str: return f'the context {type(context).__name__}'
+def _name(context) -> str: return f"context {getattr(context, 'name', type(context).__name__)!r}"
 
 # %% ../nbs/04_context.ipynb #c45e6538
 class RereadReader:
@@ -254,7 +254,7 @@ def tokens_of(
     sizes = torch.tensor(layout.sizes, device='cpu')
     return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
-# %% ../nbs/04_context.ipynb #7f1a1113
+# %% ../nbs/04_context.ipynb #787d5322
 def check_query(
     context: Context,
     layout: EntityLayout,
@@ -263,7 +263,10 @@ def check_query(
     "`ValueError` for a query that reads tokens that are not known yet, or has another shape than its entity."
     tokens = torch.randn(1, layout.n_tokens, channels, generator=torch.Generator().manual_seed(0), device='cpu')
     for n, (where, size) in enumerate(zip(layout.slices, layout.sizes)):
-        if (query := context.query(layout, tokens, n)) is None: return False
+        try: query = context.query(layout, tokens, n)
+        except Exception as e:
+            raise ValueError(f"{_name(context)} does not fit layout {layout.kind!r}: {type(e).__name__}: {e}") from None
+        if query is None: return False
         if list(query.shape) != [1, size, channels]:
             raise ValueError(f"{_name(context)}: its query of entity {n} is {list(query.shape)}, not "
                              f"{[1, size, channels]}")
@@ -273,7 +276,7 @@ def check_query(
         raise ValueError(f"{_name(context)}: its query of entity {n} reads tokens that are not drawn before it")
     return True
 
-# %% ../nbs/04_context.ipynb #903a665f
+# %% ../nbs/04_context.ipynb #73f0a927
 CONTEXTS = Registry('context')
 CONTEXTS.register('random', RandomContext)
 CONTEXTS.register('clean', CleanContext)
@@ -294,4 +297,6 @@ def make_context(
     **options,   # options of the context; the built-in ones have none
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."
-    return CONTEXTS.make(name, **options)
+    context = CONTEXTS.make(name, **options)
+    context.name = name                                                    # for messages
+    return context
