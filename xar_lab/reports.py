@@ -83,7 +83,7 @@ class EvalReport:
         found['covariance_rank'] = f"{found['covariance_rank']} of {of}"
         if 'timing' in self.numbers: found['images_per_s'] = self.numbers['timing']['images_per_s']
         shown = {k: v for k, v in found.items() if k not in LEFT_OUT}
-        return [(NAMES.get(k, k), self._value(k, v), self._floor(k), better(k)) for k, v in shown.items()]
+        return [(str(NAMES.get(k, k)), self._value(k, v), self._floor(k), better(k)) for k, v in shown.items()]
 
     def table(self) -> str:
         "The numbers as a table in Markdown."
