@@ -80,7 +80,7 @@ def noise(seed=0):
     return lambda shape, *_: torch.randn(shape, generator=g, dtype=torch.float64)
 
 
-def in_parallel(parts, tokens, n, where, known, x, t):
+def in_parallel(parts, tokens, n, where, known, x, t, labels):
     "The answer for one step of generation, by `forward`: the sequence of training, with everything before it clean."
     layout, context, model = parts.layout, parts.context, parts.model
     view = context.view(layout)
@@ -97,7 +97,6 @@ def in_parallel(parts, tokens, n, where, known, x, t):
     fake = lambda *_: torch.where(now[:, group, None], at[:, ids], tokens[:, ids])            # states instead of a mix
     draws = Draws(view, group_t, torch.zeros(()), None, None, [])
     read, time, blank = reading(SimpleNamespace(**vars(parts) | dict(flow=SimpleNamespace(mix=fake))), tokens, draws)
-    labels = torch.tensor([1, 4])
     if not model.pred.apart:
         answer = model(read, time, labels, view, blank)
         places = torch.arange(len(ids)).expand(IMAGES, -1)
@@ -120,15 +119,16 @@ def test_generation_reads_what_training_read(context, head, layout):
     parts = made(context, head, layout)
     layout, model, labels = parts.layout, parts.model, torch.tensor([1, 4])
     tokens, rand = noise(1)((IMAGES, layout.n_tokens, CHANNELS)), noise(2)
-    reader = parts.context.reader(model, labels, IMAGES)
+    reader = parts.context.reader(model, torch.cat([labels, model.null(labels)]), IMAGES)
     order = parts.context.order(IMAGES, layout, rand)
     known = torch.zeros(IMAGES, layout.n_entities, dtype=torch.bool)
     for n, where in enumerate(order):
         ask = reader.ask(n, where, [1., .5, 0.])
         for t in (1., .3):
             x = rand((IMAGES, where.shape[-1], CHANNELS))
-            expected = in_parallel(parts, tokens, n, where, known, x, t)
-            torch.testing.assert_close(ask(x, t), expected, rtol=0, atol=1e-9)
+            given = [labels, model.null(labels)][:1 + n % 2]                       # every second step is guided
+            expected = torch.cat([in_parallel(parts, tokens, n, where, known, x, t, of) for of in given])
+            torch.testing.assert_close(ask(torch.cat([x] * len(given)), t), expected, rtol=0, atol=1e-9)
         reader.tell(n, where, taken(tokens, where), n + 1 == len(order))
         known.scatter_(1, layout.entity_ids[where].expand(IMAGES, -1), True)
 
