@@ -111,7 +111,7 @@ class CausalContext(Context):
             self.nearest[layout, n] = torch.cdist(here, before).argmin(1) + layout.slices[n - 1].start
         return tokens[:, self.nearest[layout, n].to(tokens.device)]
 
-# %% ../nbs/04_context.ipynb #0b3cd9c7
+# %% ../nbs/04_context.ipynb #45a06acd
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
     per_image = False      # whether images may be drawn in orders of their own
@@ -160,14 +160,14 @@ class Reader:
 
     def _apart(self, n: int, query: Tensor | None) -> Callable:
         made, self.modulations = {}, self.model.modulations(self.hints, [1., 0.])
-        def vectors(rows: int) -> Tensor:                                       # once for every number of rows
-            if rows not in made:
+        def vectors(rows: int) -> Tensor:                                # once, or again if more rows are asked for
+            if rows > max(made, default=0):
                 self.reads += rows // self.batch
                 read = None if query is None else torch.cat([query] * (rows // self.batch))
                 when = torch.ones(rows, device=self.tokens.device)
                 made[rows] = self.model.look(read, when, self.hints[:rows], n, self.cache.part(rows),
                                              self.modulations(1., rows), self.turns.asks[n, :n])
-            return made[rows]
+            return made[max(made)][:rows]
         if query is not None and self.turns.stays[n]: vectors(len(self.hints))     # it stays in the cache: of all rows
         return lambda x, t: answer_of(self.model, vectors(len(x)), x.to(self.tokens.dtype), t)
 
@@ -184,14 +184,14 @@ class Reader:
         x, modulation = torch.cat([x] * (len(self.hints) // self.batch)), self.modulations(0., len(self.hints))
         self.model.append(x, self.hints, n, self.cache, modulation=modulation, sees=self.turns.keeps[n, :n])
 
-# %% ../nbs/04_context.ipynb #bff0b91a
+# %% ../nbs/04_context.ipynb #d1361aa5
 def answer_of(model, h: Tensor, x: Tensor, t: float) -> Tensor:
     "What the head says of tokens x [B, n, C] at time t, given the network's vectors h [B, n, W]."
     return model.answer(h, x, torch.full(x.shape[:2], float(t), device=x.device), [x.shape[1]])
 
-def _name(context) -> str: return f'the context {type(context).__name__}'
+def _name(context) -> str: return f"context {getattr(context, 'name', type(context).__name__)!r}"
 
-# %% ../nbs/04_context.ipynb #c0a4041f
+# %% ../nbs/04_context.ipynb #c45e6538
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
     per_image = True
@@ -210,8 +210,8 @@ class RereadReader:
         "The answer for these tokens, whole entities, as a function of their noisy state."
         where, made = where.to(self.tokens.device).expand(self.batch, -1), {}
         def apart(x, t):
-            if len(x) not in made: made[len(x)] = self._vectors(where, len(x))
-            return answer_of(self.model, made[len(x)], x.to(self.tokens.dtype), t)
+            if len(x) > max(made, default=0): made[len(x)] = self._vectors(where, len(x))
+            return answer_of(self.model, made[max(made)][:len(x)], x.to(self.tokens.dtype), t)
         def reading(x, t): return answer_of(self.model, self._vectors(where, len(x), x, float(t)), x, t)
         return apart if self.model.pred.apart else reading
 
@@ -254,7 +254,7 @@ def tokens_of(
     sizes = torch.tensor(layout.sizes, device='cpu')
     return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
-# %% ../nbs/04_context.ipynb #7f1a1113
+# %% ../nbs/04_context.ipynb #787d5322
 def check_query(
     context: Context,
     layout: EntityLayout,
@@ -263,7 +263,10 @@ def check_query(
     "`ValueError` for a query that reads tokens that are not known yet, or has another shape than its entity."
     tokens = torch.randn(1, layout.n_tokens, channels, generator=torch.Generator().manual_seed(0), device='cpu')
     for n, (where, size) in enumerate(zip(layout.slices, layout.sizes)):
-        if (query := context.query(layout, tokens, n)) is None: return False
+        try: query = context.query(layout, tokens, n)
+        except Exception as e:
+            raise ValueError(f"{_name(context)} does not fit layout {layout.kind!r}: {type(e).__name__}: {e}") from None
+        if query is None: return False
         if list(query.shape) != [1, size, channels]:
             raise ValueError(f"{_name(context)}: its query of entity {n} is {list(query.shape)}, not "
                              f"{[1, size, channels]}")
@@ -273,7 +276,7 @@ def check_query(
         raise ValueError(f"{_name(context)}: its query of entity {n} reads tokens that are not drawn before it")
     return True
 
-# %% ../nbs/04_context.ipynb #903a665f
+# %% ../nbs/04_context.ipynb #73f0a927
 CONTEXTS = Registry('context')
 CONTEXTS.register('random', RandomContext)
 CONTEXTS.register('clean', CleanContext)
@@ -294,4 +297,6 @@ def make_context(
     **options,   # options of the context; the built-in ones have none
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."
-    return CONTEXTS.make(name, **options)
+    context = CONTEXTS.make(name, **options)
+    context.name = name                                                    # for messages
+    return context

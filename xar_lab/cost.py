@@ -63,17 +63,18 @@ def bytes_of_states(config: TrainConfig, parameters: int, blocks: int, processes
     if not config.fsdp: return 20 * parameters
     return 20 * parameters // processes + 8 * parameters // blocks
 
-# %% ../nbs/24_cost.ipynb #c1a218f9
+# %% ../nbs/24_cost.ipynb #639fff40
 def sampling_cost(parts: Parts) -> dict[str, int]:
     "Per image: `nfe`, and `reads`: runs of the network, cache fills not counted."
     sizes, nfe, reads = parts.model.config, 0, 0
     zeros = partial(torch.zeros, dtype=torch.float64)
     order = parts.context.order(1, parts.layout, zeros)
     s = check_settings(len(order), **sampling_of(parts.config))
+    queries = parts.context.query(parts.layout, zeros(1, parts.layout.n_tokens, sizes.in_channels), 0) is not None
     for times, weight in zip(s.grids, s.weights):
         v = GuidedVelocity(lambda x, t: zeros(len(x), 1, sizes.said), parts.flow, weight, s.interval)
         s.solve(v, zeros(1, 1, sizes.in_channels), times, zeros)
-        nfe, reads = nfe + v.nfe, reads + 1 + (weight > 1)
+        nfe, reads = nfe + v.nfe, reads + 1 + (weight > 1 or s.guided and queries)     # queries stay, of all rows
     return dict(nfe=nfe, reads=reads if parts.model.pred.apart else nfe)
 
 # %% ../nbs/24_cost.ipynb #5eed0297

@@ -325,7 +325,7 @@ def write_npz(
             with archive.open('arr_1.npy', 'w') as f: np.lib.format.write_array(f, drawn.labels.numpy())
     write_whole(path, write)
 
-# %% ../nbs/30_samples.ipynb #0ac7abca
+# %% ../nbs/30_samples.ipynb #f919c418
 __getattr__ = moved(
     __name__,
     build='sampling_of',

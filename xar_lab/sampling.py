@@ -285,7 +285,7 @@ class Drawing:
     flow: Flow             # what the model was trained with
     noise: Callable        # (shape) -> float64 [B, n, C], on the device of the model
 
-# %% ../nbs/08_sampling.ipynb #e7e74421
+# %% ../nbs/08_sampling.ipynb #5dbdbdab
 def prepare(
     model: XAR,
     labels: Tensor,        # Long[B]
@@ -306,7 +306,7 @@ def prepare(
     check_codes(settings.sampler, flow)
     reader = context.reader(model, rows_of_hints(model, labels.to(device), settings.guided), batch)
     if reader.per_image or all(where.ndim == 1 for where in order): return Drawing(reader, order, settings, flow, noise)
-    raise ValueError(f"the context {type(context).__name__} draws each image in an order of its own, which a cached "
+    raise ValueError(f"context {type(context).__name__} draws each image in an order of its own, which a cached "
                      "reader cannot follow: its reader must be one like RereadReader")
 
 # %% ../nbs/08_sampling.ipynb #661a2c8e

@@ -58,7 +58,7 @@ def fit_codebook(
     codes: int,                        # K
     sides: list | None = None,         # for residuals, see `sides_of`; None: the tokens themselves
     seed: int = 0,
-    rounds: int = 3,                   # for residuals: how often their codes are found anew
+    rounds: int = 6,                   # for residuals: how often their codes are found anew
 ) -> Tensor:                           # [K, C]
     "The centres of K clusters. `ValueError` for fewer different tokens than codes."
     from sklearn.cluster import KMeans
