@@ -11,13 +11,17 @@ from conftest import ROOT, papermill
 
 FAR = '''
 from xar_lab.context import CONTEXTS, register_context
+from xar_lab.heads import TokenMLP, register_head
 from xar_lab.latents import PixelCodec, register_codec
 
 class Far(PixelCodec): "Pixels under another name."
+class FarHead(TokenMLP): "A head apart under another name."
 
 register_context('far', CONTEXTS['clean'])
 register_codec('far', Far)
-recipe = dict(context='far', codec='far', label_dropout=.2, uses=['far_choices.more'])
+register_head('far', FarHead)
+recipe = dict(context='far', codec='far', head='far', head_options=dict(depth=1), label_dropout=.2,
+              uses=['far_choices.more'])
 '''
 MORE = "from xar_lab.solvers import SAMPLERS, register_sampler\nregister_sampler('far', SAMPLERS['euler'])\n"
 NEAR = "from xar_lab.entities import LAYOUTS, register_layout\nregister_layout('near', LAYOUTS['token'])\n"
@@ -73,7 +77,7 @@ def test_what_was_used_is_written_down(run):
     assert config['uses'] == ['near_choices', 'far_choices.more'] and config['recipe'] == 'far_method'
     assert {name: kept['registered'] for name, kept in uses.items()} == {
         'near_choices': ['layout near'], 'far_choices.more': ['sampler far'],
-        'far_choices.choices': ['codec far', 'context far']}
+        'far_choices.choices': ['codec far', 'context far', 'head far']}
     assert all(re.fullmatch('[0-9a-f]{64}', kept['sha256']) for kept in uses.values())
 
 
