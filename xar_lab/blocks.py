@@ -6,7 +6,7 @@
 __all__ = ['DEEPEST', 'WIDEST', 'MOST_CLASSES', 'SIZES', 'PRESETS', 'XARConfig', 'TimeEmbedding', 'rms', 'Attention', 'GatedMLP',
            'rows_of', 'Block']
 
-# %% ../nbs/05_blocks.ipynb #e902d0c3
+# %% ../nbs/05_blocks.ipynb #dbd4641e
 import math
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import at_least_float32, attend, joined, rotate
-from .checks import BELOW_1, FLAG, OPTIONS, TEXT, Check, is_whole, number, one_of, whole
+from .checks import BELOW_1, FLAG, TEXT, Check, is_whole, number, one_of, options, whole
 
-# %% ../nbs/05_blocks.ipynb #9dd8c133
+# %% ../nbs/05_blocks.ipynb #c09c6e5c
 DEEPEST, WIDEST, MOST_CLASSES = 1000, 2 ** 16, 10 ** 7    # far beyond what can be trained
 
 def _is_depth(value) -> bool:
@@ -34,7 +34,7 @@ SIZES = dict(
                         lambda v: is_whole(v) and v in range(2, WIDEST + 1, 2)),
     dropout=BELOW_1, attn_dropout=BELOW_1, init=one_of('zero', 'published'),
     out_channels=Check('None or a whole number, 1 or more', lambda v: v is None or is_whole(v) and v >= 1),
-    head=TEXT, head_options=OPTIONS, blank=FLAG)
+    head=TEXT, head_options=options('config', 'layout'), blank=FLAG)
 
 # %% ../nbs/05_blocks.ipynb #16359e7d
 @dataclass(frozen=True)

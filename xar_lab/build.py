@@ -155,7 +155,7 @@ def layout_of(config: TrainConfig, grid: tuple[int, ...], codec=None) -> EntityL
         options['codebook'] = codec.codebook.tolist()
     return make_layout(config.layout, grid, config.size, order=config.order, **options)
 
-# %% ../nbs/22_build.ipynb #6ca0c395
+# %% ../nbs/22_build.ipynb #ba06f09b
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -171,7 +171,7 @@ def network_of(
         PRESETS[config.model], in_channels=channels, num_classes=num_classes, dropout=config.dropout,
         attn_dropout=config.attn_dropout, time_steps=config.time_steps or None, init=config.init, head=config.head,
         head_options=config.head_options, out_channels=getattr(flow, 'channels', None))
-    with torch.device('meta'): apart = make_head(sizes, layout).apart
+    with seeded(config.seed, 'init'): apart = make_head(sizes, layout).apart            # tried, and thrown away
     asked_blank = not check_query(context, layout, channels) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)
     with seeded(config.seed, 'init'), torch.device(device or 'cpu'): model = XAR(sizes, layout)

@@ -214,7 +214,7 @@ def check_config(config: TrainConfig):
     if None not in (config.warmup, config.decay) and config.warmup + config.decay > 1:
         raise ValueError(f"warmup must be at most 1 − decay = {1 - config.decay:.3g}, got {config.warmup!r}")
 
-# %% ../nbs/21_config.ipynb #97a36c7f
+# %% ../nbs/21_config.ipynb #3ec9acf5
 def resolve(config: TrainConfig) -> TrainConfig:
     "The config with every None that depends on names filled in, checked as far as names and numbers go."
     check_values(config, names=False)
@@ -228,7 +228,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise ValueError(f"preset {config.model!r} has no data set of its own: give dataset, such as 'digits'")
     tuned = DATASET_DEFAULTS.get(dataset, {})
     belongs = FLOW_DEFAULTS.get(config.flow or recipe.get('flow') or '', {})
-    known = {**GENERIC_DEFAULTS, 'name': f'{dataset}-default', 'dataset': dataset, **tuned, **belongs, **recipe}
+    both = belongs | recipe if config.flow in (None, recipe.get('flow')) else recipe | belongs
+    known = {**GENERIC_DEFAULTS, 'name': f'{dataset}-default', 'dataset': dataset, **tuned, **both}
     full = fill(vars(config), known, size='layout')
     full['uses'] = [*dict.fromkeys([*config.uses, *(recipe.get('uses') or [])])]
     full |= {name: full[name] or max(1, math.ceil(full['steps'] / 5)) for name in ('sample_every', 'save_every')}

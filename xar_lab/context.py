@@ -17,6 +17,9 @@ from .core import Registry
 from .entities import EntityLayout
 from .views import View, turns
 
+# %% ../nbs/04_context.ipynb #3174aa43
+CONTEXTS = Registry('context')      # by name, see below
+
 # %% ../nbs/04_context.ipynb #18d432cd
 class Context:
     "The interface and its default: block-causal, one independent time per entity. Override what differs."
@@ -111,7 +114,7 @@ class CausalContext(Context):
             self.nearest[layout, n] = torch.cdist(here, before).argmin(1) + layout.slices[n - 1].start
         return tokens[:, self.nearest[layout, n].to(tokens.device)]
 
-# %% ../nbs/04_context.ipynb #45a06acd
+# %% ../nbs/04_context.ipynb #cdf7cd81
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
     per_image = False      # whether images may be drawn in orders of their own
@@ -122,7 +125,7 @@ class Reader:
         hints: Tensor,     # Long[R]: labels of all rows; R = batch, or under guidance 2 · batch, below of no class
         batch: int,        # number of images, B
     ):
-        self.context, self.model, self.hints, self.batch, self.reads = context, model, hints, batch, 0
+        self.context, self.model, self.hints, self.batch, self.reads, self.asked = context, model, hints, batch, 0, -1
         weight, layout = model.z_proj.weight, model.layout
         self.turns, self.cache = turns(context.view(layout), layout), model.new_cache(len(hints))
         self.tokens = weight.new_zeros(batch, layout.n_tokens, model.config.in_channels)
@@ -145,6 +148,7 @@ class Reader:
         if where.tolist() != list(range(s.start, s.stop)):
             raise ValueError(f"step {n} is to draw other tokens than entity {n}: a cached reader draws in the order of "
                              "the layout; another order needs a reader such as RereadReader")
+        self.asked = n
         return self._reading(n, times) if not self.model.pred.apart else self._apart(n, query)
 
     def _reading(self, n: int, times: Sequence[float]) -> Callable:
@@ -179,17 +183,20 @@ class Reader:
     ):
         "The tokens of a step are finished."
         self.tokens[:, where.to(x.device)] = x
-        query = self.model.pred.apart and self.turns.stays[n]
-        if last or query or not self.turns.seen[n]: self.cache.filled = n + 1; return
+        if last or not self.turns.seen[n]: self.cache.filled = n + 1; return
+        if self.asked != n: self.ask(n, where, [1., 0.])                         # it was known, and not drawn
+        if self.model.pred.apart and self.turns.stays[n]: self.cache.filled = n + 1; return    # its query is in already
         x, modulation = torch.cat([x] * (len(self.hints) // self.batch)), self.modulations(0., len(self.hints))
         self.model.append(x, self.hints, n, self.cache, modulation=modulation, sees=self.turns.keeps[n, :n])
 
-# %% ../nbs/04_context.ipynb #d1361aa5
+# %% ../nbs/04_context.ipynb #fc03ffb8
 def answer_of(model, h: Tensor, x: Tensor, t: float) -> Tensor:
     "What the head says of tokens x [B, n, C] at time t, given the network's vectors h [B, n, W]."
     return model.answer(h, x, torch.full(x.shape[:2], float(t), device=x.device), [x.shape[1]])
 
-def _name(context) -> str: return f"context {getattr(context, 'name', type(context).__name__)!r}"
+def _name(context) -> str:
+    known = [name for name, factory in CONTEXTS.items() if factory is type(context)]
+    return f'context {(known or [type(context).__name__])[0]!r}'
 
 # %% ../nbs/04_context.ipynb #c45e6538
 class RereadReader:
@@ -254,7 +261,7 @@ def tokens_of(
     sizes = torch.tensor(layout.sizes, device='cpu')
     return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
-# %% ../nbs/04_context.ipynb #787d5322
+# %% ../nbs/04_context.ipynb #e47be4f3
 def check_query(
     context: Context,
     layout: EntityLayout,
@@ -262,11 +269,13 @@ def check_query(
 ) -> bool:                # whether every entity has a query
     "`ValueError` for a query that reads tokens that are not known yet, or has another shape than its entity."
     tokens = torch.randn(1, layout.n_tokens, channels, generator=torch.Generator().manual_seed(0), device='cpu')
+    given = []
     for n, (where, size) in enumerate(zip(layout.slices, layout.sizes)):
         try: query = context.query(layout, tokens, n)
         except Exception as e:
             raise ValueError(f"{_name(context)} does not fit layout {layout.kind!r}: {type(e).__name__}: {e}") from None
-        if query is None: return False
+        given.append(query is not None)
+        if query is None: continue
         if list(query.shape) != [1, size, channels]:
             raise ValueError(f"{_name(context)}: its query of entity {n} is {list(query.shape)}, not "
                              f"{[1, size, channels]}")
@@ -274,10 +283,11 @@ def check_query(
         other[:, where.start:] += 1
         if torch.equal(context.query(layout, other, n), query): continue
         raise ValueError(f"{_name(context)}: its query of entity {n} reads tokens that are not drawn before it")
-    return True
+    if len({*given}) == 1: return given[0]
+    raise ValueError(f"{_name(context)} has a query for entity {given.index(True)}, but none for {given.index(False)}: "
+                     "all entities need one, or none")
 
-# %% ../nbs/04_context.ipynb #73f0a927
-CONTEXTS = Registry('context')
+# %% ../nbs/04_context.ipynb #3ead4dab
 CONTEXTS.register('random', RandomContext)
 CONTEXTS.register('clean', CleanContext)
 CONTEXTS.register('increasing', IncreasingContext)
@@ -298,5 +308,8 @@ def make_context(
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."
     context = CONTEXTS.make(name, **options)
-    context.name = name                                                    # for messages
+    for member in 'blanks view sample draw query order reader'.split() if not isinstance(context, Context) else ():
+        if hasattr(context, member): continue                              # one of its own; the others are the usual
+        usual = getattr(Context, member)
+        setattr(context, member, usual.__get__(context) if callable(usual) else usual)
     return context

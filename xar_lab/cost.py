@@ -145,13 +145,15 @@ def describe_time(e: dict, config: TrainConfig) -> str:
     peak = f"{config.plan_tflops:g} TFLOP/s, {config.plan_share:.0%} of it reached"
     return f"{here}, about {duration(e['there'])} on {config.plan_devices} × {config.plan_device} ({peak})"
 
-# %% ../nbs/24_cost.ipynb #eab92516
+# %% ../nbs/24_cost.ipynb #91fcc482
 def build_or_plan(config: TrainConfig, device: torch.device, precision: str) -> Parts:
     "`build`; where the data are missing, plan and estimate first."
     try: return build(config)
     except MissingData as missing:
         config = resolve(config)
-        cost = plan(outline(config, missing), config.plan_devices, config.plan_memory * 1e9)
+        try: parts = outline(config, missing)
+        except ValueError: raise missing from None              # what needs the data to be planned, such as a codebook
+        cost = plan(parts, config.plan_devices, config.plan_memory * 1e9)
         time = estimate({**cost, 'processes': 1}, config, device, precision)
         print(describe_plan(cost), describe_time(time, config), sep='\n')
         raise

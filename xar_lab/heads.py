@@ -16,10 +16,10 @@ from .checks import shown, whole
 from .core import Registry
 from .entities import EntityLayout
 
-# %% ../nbs/05_heads.ipynb #641d75f8
+# %% ../nbs/05_heads.ipynb #30334ef3
 class LinearHead(nn.Linear):
     "One linear map; the network has read the noisy tokens. Source: xAR."
-    apart, per_token, draws = False, True, 1
+    apart, per_token, draws, reads_noise = False, True, 1, True
 
     def __init__(self, config: XARConfig, layout: EntityLayout): super().__init__(config.width, config.said)
 
@@ -35,10 +35,10 @@ class LinearHead(nn.Linear):
         "Called once all weights are drawn; zero: answer 0 at first."
         if zero: nn.init.zeros_(self.weight)
 
-# %% ../nbs/05_heads.ipynb #c5487805
+# %% ../nbs/05_heads.ipynb #2620c5b4
 class LogitsHead(LinearHead):
     "One linear map to a score for each code; nothing noisy is read. Source: LlamaGen, VAR."
-    apart = True
+    apart, reads_noise = True, False
 
 # %% ../nbs/05_heads.ipynb #a128cd31
 class _Layer(nn.Module):
@@ -94,7 +94,7 @@ class TokenMLP(nn.Module):
         for linear in (self.last, self.say, *(layer.ada_lin for layer in self.layers)) if zero else ():
             nn.init.zeros_(linear.weight)
 
-# %% ../nbs/05_heads.ipynb #6f4fd02f
+# %% ../nbs/05_heads.ipynb #8df4b90b
 HEADS = Registry('head')
 HEADS.register('linear', LinearHead)
 HEADS.register('logits', LogitsHead)
@@ -115,7 +115,7 @@ def make_head(
     head = HEADS.make(config.head, config=config, layout=layout, **config.head_options)
     if not isinstance(head, nn.Module):
         raise ValueError(f"head {config.head!r}: its factory must return a torch module, got {shown(head)}")
-    for name, value in dict(apart=False, per_token=True, draws=1).items():
+    for name, value in dict(apart=False, per_token=True, draws=1, reads_noise=True).items():
         if not hasattr(head, name): setattr(head, name, value)
     whole(1)(f'head {config.head!r}: draws', head.draws)
     return head

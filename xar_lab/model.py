@@ -199,7 +199,7 @@ def few_levels(
     times, level = t.unique(return_inverse=True)
     return (times.expand(len(t), -1), level) if 2 * len(times) <= t.shape[1] else (t, None)
 
-# %% ../nbs/06_model.ipynb #c1976f0c
+# %% ../nbs/06_model.ipynb #1c36421a
 class XARTraining(XARNetwork):
     "All groups of a training sequence at once."
 
@@ -214,7 +214,7 @@ class XARTraining(XARNetwork):
         "The answer for every token of the training sequence; of a head apart, for the places `View.asked`."
         view = View.causal(self.layout.n_entities) if view is None else view
         h = self.vectors(tokens, t, labels, view, blank)
-        if not self.pred.apart: return self.answer(h, tokens)
+        if not self.pred.apart: return self.answer(h, tokens, sizes=view.sizes(self.layout))
         if asked is None: raise ValueError(f"head {self.config.head!r} is apart: forward needs asked, what it reads")
         where, sizes = view.asked(self.layout), view.asked_sizes(self.layout)
         return self.answer(_rows_at(h, where.to(h.device)), *asked, sizes)
@@ -232,11 +232,11 @@ class XARTraining(XARNetwork):
 
     def answer(self, h: Tensor, x: Tensor, t: Tensor | None = None, sizes: list[int] | None = None) -> Tensor:
         "What the head says, of the right shape."
-        answer = self.pred(h, x, t, sizes) if self.pred.apart else self.pred(h)
+        answer = self.pred(h, x, t, sizes) if self.pred.apart else self.pred(h, sizes=sizes)
         check_answer(self.config.head, answer, x, self.config.said)
         return answer
 
-# %% ../nbs/06_model.ipynb #e053108c
+# %% ../nbs/06_model.ipynb #8e82da97
 class XAR(XARTraining):
     "The next-X transformer. Source: xAR, Sec. 3 and Table 6; the published code for what the paper leaves open."
 
@@ -273,12 +273,13 @@ class XAR(XARTraining):
         return self._vectors(tokens, condition, ids, [size], mask, past, modulation, blank)
 
     def _seen(self, entity: int, sees: Tensor) -> list[slice]:
-        return runs(torch.cat([sees.cpu(), torch.ones(1, dtype=torch.bool)]), self.layout.sizes[:entity + 1])
+        itself = torch.ones(1, dtype=torch.bool, device='cpu')
+        return runs(torch.cat([sees.cpu(), itself]), self.layout.sizes[:entity + 1])
 
     def step(self, tokens, t, labels, entity, cache, modulation=None, sees=None) -> Tensor:   # as of `look`
         "The answer for one entity, [B, n, said]. `ValueError` for a head apart: `look`, then ask the head."
         h = self.look(tokens, t, labels, entity, cache, modulation, sees)
-        if not self.pred.apart: return self.answer(h, tokens)
+        if not self.pred.apart: return self.answer(h, tokens, sizes=[h.shape[1]])
         raise ValueError(f"head {self.config.head!r} is apart: the network does not read what is asked; use look")
 
     def append(self,

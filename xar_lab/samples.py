@@ -6,7 +6,7 @@
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'draw_samples', 'Source', 'draw_shards', 'DrawingPlan',
            'DrawnShard', 'DrawnImages', 'write_npz']
 
-# %% ../nbs/30_samples.ipynb #5fbd32b7
+# %% ../nbs/30_samples.ipynb #0e4eb2fe
 import hashlib
 import inspect
 import time
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 import numpy as np
 import torch
@@ -262,7 +262,7 @@ def _draw_pieces(pieces, report, rank, job: _Drawing):
             precision=job.precision, progress=False, report=report, **how, **job.sampling)
         write_shard(job.shards.path(k), dict(images=images, labels=labels), **cost)
 
-# %% ../nbs/30_samples.ipynb #36dd4ed8
+# %% ../nbs/30_samples.ipynb #3564ee0f
 class DrawingPlan(TypedDict):
     "What decides every pixel; its plan.json holds more."
     n: Annotated[int, Ge(1)]
@@ -271,12 +271,12 @@ class DrawingPlan(TypedDict):
 class DrawnShard(ShardFacts):
     "What stands beside a shard of images."
     nfe: int
-    reads: int
+    reads: NotRequired[int]      # not counted apart by older ones
     precision: str
     seconds: float
     decode_seconds: float
 
-# %% ../nbs/30_samples.ipynb #51cd3bad
+# %% ../nbs/30_samples.ipynb #161fa206
 class DrawnImages(MappedShards):
     "Drawn images in shards, mapped, not loaded. Items: uint8[c, h, w]."
 
@@ -306,7 +306,8 @@ class DrawnImages(MappedShards):
     def cost(self) -> dict:
         "nfe and reads per image, precision, seconds and those for decoding (of all processes together)."
         seconds = {k: sum(s[k] for s in self.shards) for k in ('seconds', 'decode_seconds')}
-        return {k: self.shards[0][k] for k in ('nfe', 'reads', 'precision')} | seconds
+        first = self.shards[0]
+        return dict(nfe=first['nfe'], reads=first.get('reads', first['nfe']), precision=first['precision'], **seconds)
 
 # %% ../nbs/30_samples.ipynb #39550c6e
 def write_npz(

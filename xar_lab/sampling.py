@@ -135,7 +135,7 @@ def _interval(interval) -> tuple[float, float]:
         raise ValueError(f"guidance_interval must be a pair 0 ≤ low ≤ high ≤ 1, got {shown(interval)}")
     return low, high
 
-# %% ../nbs/08_sampling.ipynb #dfcc0a38
+# %% ../nbs/08_sampling.ipynb #9b67d076
 def check_settings(
     entities: int,                                            # number of entities, or of the steps of another order
     sampler: str,                                             # this and the others as `generate` takes them
@@ -149,9 +149,12 @@ def check_settings(
     "Read the settings of `generate`; `ValueError` for a bad one."
     solve, usual, own = find_sampler(sampler, sampler_options or {})
     per_entity = _steps(steps, entities)
-    grids = [_times(usual if time_grid is None or own else time_grid, own or n) for n in per_entity]
-    weights = guidance_weights(guidance, guidance_schedule, entities)
-    return Settings(sampler, solve, grids, weights, _interval(guidance_interval))
+    if own and time_grid is not None: raise ValueError(f"sampler {sampler!r} has times of its own: no time_grid")
+    grids = [_times(usual if time_grid is None else time_grid, own or n) for n in per_entity]
+    weights, (low, high) = guidance_weights(guidance, guidance_schedule, entities), _interval(guidance_interval)
+    if own and max(weights) > 1 and not any(low <= t <= high for t in grids[0][:-1]):
+        raise ValueError(f"guidance_interval {shown(guidance_interval)} leaves out all times of sampler {sampler!r}")
+    return Settings(sampler, solve, grids, weights, (low, high))
 
 # %% ../nbs/08_sampling.ipynb #df759b77
 def _check_generator(generator):
@@ -261,17 +264,17 @@ class Recorder:
         states = torch.stack([*self.states, x.float().cpu()])
         return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, torch.stack(self.clean), where)
 
-# %% ../nbs/08_sampling.ipynb #4d54bf14
+# %% ../nbs/08_sampling.ipynb #add32728
 def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-def check_order(order, layout, batch: int):
-    "`ValueError` unless a context's order draws every token of every image once."
-    try: rows = torch.cat([w.expand(batch, -1) if w.ndim == 1 else w for w in order], 1).sort(1).values
+def check_order(order, layout, batch: int) -> list[Tensor]:
+    "A context's order, on the CPU. `ValueError` unless it draws every token of every image once."
+    try: rows = torch.cat([w.cpu().expand(batch, -1) if w.ndim == 1 else w.cpu() for w in order], 1).sort(1).values
     except (AttributeError, IndexError, TypeError, RuntimeError): rows = None
-    whole_one = rows is not None and rows.shape == (batch, layout.n_tokens)
-    if rows is not None and whole_one and (rows == torch.arange(rows.shape[1])).all(): return
+    every = torch.arange(layout.n_tokens, device='cpu').expand(batch, -1)
+    if rows is not None and torch.equal(rows, every): return [where.cpu() for where in order]
     raise ValueError(f"a context's order must hold each of the {layout.n_tokens} tokens once, as Long[n] or "
                      f"Long[{batch}, n] per step, got {shown(order)}")
 
@@ -285,7 +288,7 @@ class Drawing:
     flow: Flow             # what the model was trained with
     noise: Callable        # (shape) -> float64 [B, n, C], on the device of the model
 
-# %% ../nbs/08_sampling.ipynb #5dbdbdab
+# %% ../nbs/08_sampling.ipynb #70232f48
 def prepare(
     model: XAR,
     labels: Tensor,        # Long[B]
@@ -300,10 +303,9 @@ def prepare(
     if not isinstance(flow, Flow): raise ValueError(f"flow must be a flow, as make_flow gives it, got {shown(flow)}")
     device, batch = model.z_proj.weight.device, len(labels)
     noise = lambda shape: _checked_noise(randn(tuple(shape)), shape).to(device, torch.float64)
-    order = context.order(batch, model.layout, noise)
-    check_order(order, model.layout, batch)
+    order = check_order(context.order(batch, model.layout, noise), model.layout, batch)
     settings = check_settings(len(order), **told)
-    check_codes(settings.sampler, flow)
+    check_codes(settings.sampler, flow, model.pred)
     reader = context.reader(model, rows_of_hints(model, labels.to(device), settings.guided), batch)
     if reader.per_image or all(where.ndim == 1 for where in order): return Drawing(reader, order, settings, flow, noise)
     raise ValueError(f"context {type(context).__name__} draws each image in an order of its own, which a cached "

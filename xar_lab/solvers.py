@@ -181,7 +181,7 @@ def pick_codes(
     place = torch.searchsorted(reached, torch.special.ndtr(noise) * reached[..., -1:]).clamp(max=scores.shape[-1] - 1)
     return codes.gather(-1, place)[..., 0]
 
-# %% ../nbs/07_solvers.ipynb #ffabc096
+# %% ../nbs/07_solvers.ipynb #420ff670
 def categorical(velocity, x, times, randn, record=None, temperature=1., top_k=None, top_p=1.) -> Tensor:
     "A code for each token, drawn from the scores of a flow over a codebook. Source: LlamaGen, VAR."
     scores, flow = velocity.output(x, times[0]), velocity.flow
@@ -193,9 +193,13 @@ CATEGORICAL = dict(temperature=number(0, 100),
                    top_p=Check('a number above 0, up to 1', lambda p: is_number(p) and 0 < p <= 1),
                    top_k=Check('None or a whole number, 1 or more', lambda k: k is None or is_whole(k) and k >= 1))
 
-def check_codes(sampler: str, flow):
-    "`ValueError` for a sampler of codes, but a flow without."
-    if not OWN.get(sampler, {}).get('codes') or hasattr(flow, 'book'): return
+def check_codes(sampler: str, flow, head=None):
+    "`ValueError` for a sampler of codes, but a flow without; or a head that only such a sampler can draw from."
+    draws_codes = OWN.get(sampler, {}).get('codes')
+    if not draws_codes and not getattr(head, 'reads_noise', True):
+        raise ValueError(f"head {type(head).__name__} reads no noise, so sampler {sampler!r} cannot follow it: use "
+                         "'categorical', with flow 'codes'")
+    if not draws_codes or hasattr(flow, 'book'): return
     raise ValueError(f"sampler {sampler!r} draws codes, and the flow {type(flow).__name__} has no codebook: use flow "
                      "'codes', or another sampler such as 'euler'")
 

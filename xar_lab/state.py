@@ -215,14 +215,14 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str, micro_batch
             else: last = (checkpoints(folder) or [None])[-1]                   # the others find what is left
         yield last
 
-# %% ../nbs/26_state.ipynb #dae5f96f
+# %% ../nbs/26_state.ipynb #c6874413
 def load_run(
     path: str | Path,    # run folder
     ema: bool = True,    # the averaged weights, which are the ones to use; False: the last raw ones
     checkpoint: str | None = None,   # name of one, 'step_00001000'; None: the newest that is not damaged
     uses: Sequence[str] | None = None,   # modules that may be imported for it, besides installed ones
 ):                       # -> (XAR in evaluation mode on the CPU, Codec, TrainConfig)
-    """Model, codec and config of a checkpoint; `flow_of(config)` is what `generate` needs for another target.
+    """Model, codec and config of a checkpoint; `generate` also needs `flow_of(config, codec)`, `context_of(config)`.
     Of the modules that the run's choices come from, those that are installed or part of this library are imported, and
     those in `uses`; nothing else is, wherever it lies, and a `ValueError` says what is missing."""
     path = run_path(path)

@@ -94,11 +94,12 @@ def _places(spec: ModuleSpec) -> list[Path]:
     names = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
     return [Path(os.path.abspath(name)) for name in names if name]
 
-# %% ../nbs/09_uses.ipynb #a4f0f189
-def _counts(distribution: Distribution) -> bool:
-    "Whether a distribution lies where one is installed: not in a run folder, nor where we happen to be."
+# %% ../nbs/09_uses.ipynb #b29fb43f
+def _counts(distribution: Distribution, run: str | Path | None = None) -> bool:
+    "Whether a distribution lies where one is installed: not in or around a run folder, nor where we happen to be."
     base = Path(str(distribution.locate_file(''))).resolve()
     if _in_site(base): return True
+    if run is not None and Path(run).resolve().is_relative_to(base): return False
     return not base.is_relative_to(Path.cwd()) and not any((p / 'config.json').exists() for p in (base, *base.parents))
 
 def _editable_folder(distribution: Distribution) -> Path | None:
@@ -108,10 +109,10 @@ def _editable_folder(distribution: Distribution) -> Path | None:
     url = urlparse(told.get('url', ''))
     return Path(unquote(url.path)) if told.get('dir_info', {}).get('editable') and url.scheme == 'file' else None
 
-def _of_distribution(place: Path, top: str) -> bool:
+def _of_distribution(place: Path, top: str, run: str | Path | None = None) -> bool:
     "Whether an installed distribution lists this file of a package, or is being edited in the folder that holds it."
     home = place.parents[place.name == '__init__.py'].resolve()
-    for distribution in filter(_counts, distributions()):
+    for distribution in (d for d in distributions() if _counts(d, run)):
         if home == Path(str(distribution.locate_file(''))).resolve():
             listed = {str(file) for file in distribution.files or ()}
             if place.relative_to(place.parents[place.name == '__init__.py']).as_posix() in listed: return True
@@ -121,7 +122,7 @@ def _of_distribution(place: Path, top: str) -> bool:
             if top in names and home in homes and place.is_file(): return True
     return False
 
-# %% ../nbs/09_uses.ipynb #a688b2aa
+# %% ../nbs/09_uses.ipynb #662d3b48
 def is_installed(
     module: str,
     run: str | Path | None = None,   # a run folder; nothing in it counts
@@ -131,7 +132,7 @@ def is_installed(
     places = [place.resolve() for spec in specs for place in _places(spec)]
     if not specs or run is not None and any(p.is_relative_to(Path(run).resolve()) for p in places): return False
     if top == 'xar_lab' or specs[0].origin in ('built-in', 'frozen'): return True
-    return bool(found := _places(specs[0])) and all(_in_site(p) or _of_distribution(p, top) for p in found)
+    return bool(found := _places(specs[0])) and all(_in_site(p) or _of_distribution(p, top, run) for p in found)
 
 # %% ../nbs/09_uses.ipynb #c067432c
 class Recipes(Registry):
@@ -160,22 +161,23 @@ def register_recipe(
     "Make a set of choices and settings known by name."
     RECIPES.register(name, recipe)
 
-# %% ../nbs/09_uses.ipynb #6e421b07
+# %% ../nbs/09_uses.ipynb #f486b3bb
 def _library_recipes() -> list[str]:
     package = import_module('xar_lab.recipes')                   # the package alone: none of its modules
     return sorted(module.name for module in iter_modules(package.__path__) if not module.name.startswith('_'))
 
-def _entry_points() -> dict[str, EntryPoint]:
-    points = entry_points(group='xar_lab.recipes')
-    return {point.name: point for point in points if point.dist and _counts(point.dist) and is_installed(point.module)}
+def _entry_points(run: str | Path | None = None) -> dict[str, EntryPoint]:
+    points = (p for p in entry_points(group='xar_lab.recipes') if p.dist and _counts(p.dist, run))
+    return {point.name: point for point in points if is_installed(point.module, run)}
 
 def recipe_home(
     name: str | None,        # of a recipe
+    run: str | Path | None = None,   # the run folder that names it; nothing in it or around it counts
 ) -> str | None:             # module; None: none is needed besides the library and `uses`
     "The module that any process finds a recipe in, by its name alone."
     if not isinstance(name, str) or name in RECIPES and is_room(RECIPES.origins[name][0]): return None
     if name in _library_recipes(): return f'xar_lab.recipes.{name}'
-    return points[name].module if name in (points := _entry_points()) else None
+    return points[name].module if name in (points := _entry_points(run)) else None
 
 def find_recipe(name: str) -> dict | Callable:
     "A recipe by name: registered, of this library, or of an installed package. `ValueError` that lists the known ones."
@@ -237,7 +239,7 @@ def _needed(saved: dict, module: str) -> str:
     registered = saved['uses'][module]['registered']
     return ' and '.join(f'{noun} {shown(name)}' for noun, name in named if f'{noun} {name}' in registered)
 
-# %% ../nbs/09_uses.ipynb #b36637a2
+# %% ../nbs/09_uses.ipynb #3febf46a
 def uses_of_run(
     saved: dict,                   # its config.json
     run: str | Path,               # its folder
@@ -250,12 +252,12 @@ def uses_of_run(
     for name, those in (('uses', given), (f'{run}: uses', theirs), (f'{run}: uses', recorded)): USES(name, those)
     modules = [*given]
     for module in dict.fromkeys([*theirs, *recorded]):
-        if module in given: continue
+        if module in given or module.partition('.')[0] in sys.stdlib_module_names: continue    # Python's has no choices
         if is_installed(module, run) or not fresh and module in sys.modules: modules.append(module)
         elif what := _needed(saved, module):
             raise ValueError(f"{run} was trained with {what} of {module}, which is not installed here: "
                              f"install it, or pass uses=[{module!r}] if you trust it")
-    homes = [home] if (home := recipe_home(saved['config'].get('recipe'))) else []
+    homes = [home] if (home := recipe_home(saved['config'].get('recipe'), run)) else []
     return [*dict.fromkeys([*modules, *homes])]
 
 # %% ../nbs/09_uses.ipynb #c6e0cfa1

@@ -120,7 +120,7 @@ def runs(
     edges = torch.cat([row.new_zeros(1), row, row.new_zeros(1)]).int().diff().nonzero()[:, 0].tolist()
     return [slice(ends[a], ends[b]) for a, b in zip(edges[::2], edges[1::2])]
 
-# %% ../nbs/03_views.ipynb #199f6dd5
+# %% ../nbs/03_views.ipynb #3d9cf298
 @dataclass
 class Turns:
     "A view, as generation in the order of the layout needs it."
@@ -132,14 +132,14 @@ class Turns:
 def turns(view: View, layout: EntityLayout) -> Turns:
     "`ValueError` for a view that cannot be read through a cache, in the order of the layout."
     if view.batches: view = View.causal(layout.n_entities)
-    asked = torch.full((layout.n_entities,), -1)
+    asked = torch.full((layout.n_entities,), -1, device='cpu')
     for group in view.loss.nonzero()[:, 0].tolist(): asked[view.entity[group]] = group
     if (asked < 0).any(): raise ValueError(f"the view never asks for entity {int((asked < 0).nonzero()[0])}: no group "
                                            "of it carries loss, so it cannot be drawn")
     looks = view.sees.clone().fill_diagonal_(False)
     kept = looks[asked].any(0)
     while ((more := kept | looks[kept].any(0)) != kept).any(): kept = more
-    copies, source = kept.nonzero()[:, 0], torch.full((layout.n_entities,), -1)
+    copies, source = kept.nonzero()[:, 0], torch.full((layout.n_entities,), -1, device='cpu')
     source[view.entity[copies]] = copies
     if (source >= 0).sum() < len(copies): raise ValueError("a cached reader keeps one copy of an entity, and this view "
                                                            "looks at two")

@@ -45,12 +45,12 @@ class NextScale(Context):
 
 register_context('next_scale', NextScale)
 
-# %% ../../nbs/recipes/var.ipynb #00acef42
+# %% ../../nbs/recipes/var.ipynb #d6d14eaf
 def var(dataset: str) -> dict:
     "Next-scale prediction over codes. Source: VAR (Tian et al. 2024); all numbers are ours, tried on the digits."
     choices = dict(layout='residual', context='next_scale', flow='codes', head='logits')
     codes = dict(codec='vq', codec_options=dict(codes=256, scales='double'))
-    sampling = dict(sampler='categorical', sampler_options=dict(top_p=.5), guidance=1.)
-    return choices | codes | sampling | (dict(steps=900, dropout=.1) if dataset == 'digits' else {})
+    sampling = dict(sampler='categorical', sampler_options=dict(temperature=.8, top_p=.6), guidance=1.)
+    return choices | codes | sampling | (dict(steps=900, dropout=.2) if dataset == 'digits' else {})
 
 register_recipe('var', var)
