@@ -33,8 +33,13 @@ def cells(path):
 
 def module_of(path):
     "The module that a notebook exports; None: none."
-    found = (re.match(r'\s*#\| default_exp (\w+)', source) for _, source, _ in cells(path))
+    found = (re.match(r'\s*#\| default_exp ([\w.]+)', source) for _, source, _ in cells(path))
     return next((f[1] for f in found if f), None)
+
+
+def file_of(module):
+    "Where a module is; 'recipes.x' is in a package of its own."
+    return ROOT / 'xar_lab' / f"{module.replace('.', '/')}.py"
 
 
 def body(source):
@@ -74,14 +79,14 @@ def imports_of(tree):
 
 def faults_of_module(module, known):
     "Imports from a higher number, private names of another module, and too many lines."
-    text = (ROOT / 'xar_lab' / f'{module}.py').read_text()
+    text = file_of(module).read_text()
     for other, names in imports_of(ast.parse(text)):
         if known.get(other, '') >= known.get(module, '~'):
             yield f'{known[module]} imports from {known[other]}, a later room'
         private = [name for name in names if name.startswith('_')]
         if private: yield f"xar_lab/{module}.py imports {', '.join(private)} of {other}, which is private there"
     count, most = text.count('\n'), TRAINING if known.get(module, '').startswith('2') else MODULE
-    if count > most: yield f'xar_lab/{module}.py has {count} lines, at most {most}'
+    if count > most: yield f'{file_of(module).relative_to(ROOT)} has {count} lines, at most {most}'
 
 
 def faults(name=''):

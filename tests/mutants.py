@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gates import ROOT, cells, module_of, notebooks
+from gates import ROOT, cells, file_of, module_of, notebooks
 
 ENOUGH = .95                    # share of slips that must be caught
 LEFT_OUT = '.venv .git runs _docs _proc build *.egg-info .ipynb_checkpoints'.split()
@@ -50,14 +50,14 @@ SLIPS = read_slips()
 def places_of(name, old):
     "How often a text stands in the exported cells of a notebook, and in its module."
     [path] = notebooks(name)
-    module = ROOT / 'xar_lab' / f'{module_of(path)}.py'
+    module = file_of(module_of(path))
     return sum(source.count(old) for _, source, exported in cells(path) if exported), module.read_text().count(old)
 
 
 def make_slip(root, name, old, new):
     "Make a slip in a copy of the project: in the cell and in the module."
     path = root / notebooks(name)[0].relative_to(ROOT)
-    module, book = root / 'xar_lab' / f'{module_of(path)}.py', json.loads(path.read_text())
+    module, book = root / file_of(module_of(path)).relative_to(ROOT), json.loads(path.read_text())
     for cell in book['cells']:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'code' and source.lstrip().startswith('#| export'):

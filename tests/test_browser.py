@@ -94,11 +94,20 @@ def pictures(explorer):
                                                             "i.href.baseVal))")
 
 
+def at_rest(page, explorer):
+    "The pictures, once they no longer change: on a slow machine what was done before may still be drawn."
+    found = pictures(explorer)
+    for _ in range(100):
+        page.wait_for_timeout(500)
+        before, found = found, pictures(explorer)
+        if found and found == before: return found
+    raise AssertionError('no picture that stays')
+
+
 def changes(page, explorer, act):
     "Do something, and wait until the pictures are others."
     explorer.scroll_into_view_if_needed()
-    before = pictures(explorer)
-    assert before, 'no picture'
+    before = at_rest(page, explorer)
     act()
     for _ in range(100):
         page.wait_for_timeout(200)

@@ -41,9 +41,9 @@ def exported(tmp_path_factory):
 
 
 def test_modules_are_what_the_notebooks_export(exported):
-    for path in sorted((ROOT / 'xar_lab').glob('*.py')):
-        assert path.read_text() == (exported / 'xar_lab'
-                                    / path.name).read_text(), f'{path.name} differs: run make export'
+    for path in sorted((ROOT / 'xar_lab').rglob('*.py')):
+        made = exported / path.relative_to(ROOT)
+        assert path.read_text() == made.read_text(), f'{path.name} differs: run make export'
 
 
 def test_notebooks_are_clean(exported):

@@ -6,7 +6,8 @@
 __all__ = ['FEWEST_RESAMPLINGS', 'MOST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'COMPARED_BY', 'reference_images',
            'check_comparison', 'measure', 'evaluate_samples', 'check_n', 'evaluate']
 
-# %% ../nbs/33_evaluation.ipynb #c8994642
+# %% ../nbs/33_evaluation.ipynb #cda886cc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .build import sampling_of
 from .checks import PATH, is_whole, shown, whole
 from .config import TrainConfig, resolve
+from .context import Context
 from .core import device_of, moved
 from .data import labels_of
 from .distances import COPY_QUANTILE, DRAWN_SHARE, KID_SEED, KID_SUBSETS, PRC_NEIGHBORHOOD, canonical_order
@@ -32,14 +35,15 @@ from .features import RealImages, accuracy, check_classes, check_extractor, extr
 
 # isort: split
 from .features import load_classifier, name_of, open_real, open_splits, real_source
-from .flow import LinearFlow, make_flow
+from .flow import LinearFlow
 from .model import XAR
 from .reports import EvalReport, check_replaceable, store_report
 from .runs import evaluation_folder, run_path
 from .sample_files import read_samples
-from .samples import Source, balanced_labels, draw_samples, draw_shards, sampling_of
-from .sampling import check_settings
+from .samples import Source, balanced_labels, draw_samples, draw_shards
+from .sampling import check_generation
 from .shards import check_counts, remove_shards
+from .uses import import_uses
 
 # %% ../nbs/33_evaluation.ipynb #e20763f3
 def _comparable(images, labels, real, share=DRAWN_SHARE):
@@ -221,13 +225,13 @@ def check_n(
     balanced_labels(n, classes)
     return n
 
-# %% ../nbs/33_evaluation.ipynb #a358ca29
+# %% ../nbs/33_evaluation.ipynb #22ae1f7b
 class _Model:
     "A model to judge."
-    def __init__(self, model: XAR, folder, codec, dataset, flow):
+    def __init__(self, model: XAR, folder, codec, dataset, **how):
         missing = [k for k, v in dict(codec=codec, dataset=dataset, folder=folder).items() if v is None]
         if missing: raise ValueError(f"to evaluate a model, give {', '.join(missing)}")
-        self.model, self.codec, self.real, self.flow = model, codec, dataset, flow or make_flow()
+        self.model, self.codec, self.real, self.how = model, codec, dataset, how
         self.config, self.folder, self.class_names = resolve(TrainConfig(dataset=dataset)), Path(folder), ()
 
     def facts(self): return None
@@ -235,16 +239,16 @@ class _Model:
         "Images and their cost."
         if compile: self.model.compile_blocks()
         return draw_samples(self.model.to(device_of(0, device)), self.codec, labels, dataset=open_real(self.real),
-                            precision=self.config.precision, flow=self.flow, **options, **sampling)
+                            precision=self.config.precision, **self.how, **options, **sampling)
 
-# %% ../nbs/33_evaluation.ipynb #6348a404
+# %% ../nbs/33_evaluation.ipynb #abf0ae7b
 class _Run:
     "A run to judge; its samples are drawn in shards, so that a killed evaluation goes on where it stopped."
-    def __init__(self, run, folder, name, codec, dataset, flow):
-        given = [k for k, v in dict(codec=codec, dataset=dataset, flow=flow).items() if v is not None]
+    def __init__(self, run, folder, name, uses, **others):
+        given = [k for k, v in others.items() if v is not None]
         if given: raise ValueError(f"a run has its own {', '.join(given)}: give them with a model only")
-        self.source = Source(run=str(run)).pinned()
-        self.model, _, _, images = self.source.open()
+        self.source = Source(run=str(run), uses=uses or ()).pinned()
+        self.model, _, self.how, images = self.source.open()
         self.class_names = images.class_names
         self.config = self.source.config(self.model)
         self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run_path(run), name))
@@ -256,7 +260,7 @@ class _Run:
                             batch_size=batch_size, precision=self.config.precision, **options)
         return drawn.all(), drawn.cost
 
-# %% ../nbs/33_evaluation.ipynb #6cf918de
+# %% ../nbs/33_evaluation.ipynb #363419df
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
     check_replaceable(subject.folder)
@@ -269,7 +273,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     weights, (images, cost) = subject.facts(), subject.draw(labels, sampling, seed=seed, **drawing)
     numbers = measure(images, labels, subject.real, seed=seed, device=drawing['device'], progress=drawing['progress'],
                       splits=(train, held_out), **comparison)
-    numbers['metrics'] |= dict(nfe=cost['nfe'])
+    numbers['metrics'] |= dict(nfe=cost['nfe'], reads=cost['reads'])
     numbers |= dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
                     parameters=sum(p.numel() for p in model.parameters()),
                     timing=dict(sampling_seconds=cost['seconds'], images_per_s=n / cost['seconds']))
@@ -277,8 +281,20 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
     return report
 
-# %% ../nbs/33_evaluation.ipynb #27c48c10
+# %% ../nbs/33_evaluation.ipynb #aa0e4577
 COMPARED_BY = ('extractor', 'extractor_weights', 'extractor_sha256', 'resamplings')      # what `measure` can be told
+
+def _subject(run_or_model, folder, name, uses, **others):
+    import_uses(uses or [])
+    if isinstance(run_or_model, XAR): return _Model(run_or_model, folder, **others)
+    return _Run(run_or_model, folder, name, uses, **others)
+
+def _sampling(subject, sampler, steps, guidance, guidance_schedule, sampler_options) -> dict:
+    "How to draw. `ValueError` for what does not fit the subject, before a folder is claimed."
+    sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
+                           guidance_schedule=guidance_schedule, sampler_options=sampler_options)
+    check_generation(subject.model, **subject.how, **sampling)
+    return sampling
 
 def _check_asked(seed, folder, comparison: dict, **counts):
     "`ValueError` for what could not be used, before anything is opened."
@@ -288,7 +304,7 @@ def _check_asked(seed, folder, comparison: dict, **counts):
     if unknown := next((name for name in comparison if name not in COMPARED_BY), None):
         raise ValueError(f"unknown argument {unknown!r}; besides its own, evaluate takes {', '.join(COMPARED_BY)}")
 
-# %% ../nbs/33_evaluation.ipynb #4eb5f3db
+# %% ../nbs/33_evaluation.ipynb #e6387c14
 def evaluate(
     run_or_model,                         # run folder, or an XAR (then give codec and dataset, and folder)
     *,
@@ -298,33 +314,34 @@ def evaluate(
     codec=None,                           # for a model: what decodes its latents
     dataset: str | None = None,           # for a model: the data set to compare with
     flow: LinearFlow | None = None,       # for a model: what it was trained with
+    context: Context | None = None,       # for a model: what it was trained in
     sampler: str | None = None,           # default: the run's
     steps: int | list | None = None,      # per entity; default: the run's
     guidance: float | None = None,        # default: the run's
     guidance_schedule: str | None = None,  # by name; default: the run's
+    sampler_options: dict | None = None,  # such as temperature of 'categorical'; default: the run's
     seed: int = 0,                        # of labels and noise, and of the choice of real images
     batch_size: int = 250,                # images at a time
     processes: int = 1,                   # for a run: processes that draw samples
     device: str = 'auto',                 # 'auto' | 'cpu' | 'cuda'
     compile: bool = False,                # compile the model's blocks first: worth it for many images
     progress: bool = True,
+    uses: Sequence[str] | None = None,    # modules of yours to import first; a run's own only if they are installed
     **comparison,                         # arguments of `measure`: extractor, extractor_weights, resamplings, …
 ) -> EvalReport:
     "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
     _check_asked(seed, folder, comparison, batch_size=batch_size, processes=processes)
-    if isinstance(run_or_model, XAR): subject = _Model(run_or_model, folder, codec, dataset, flow)
-    else: subject = _Run(run_or_model, folder, name, codec, dataset, flow)
-    sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
-                           guidance_schedule=guidance_schedule)
-    check_settings(subject.model.layout.n_entities, **sampling)                        # before a folder is claimed
+    subject = _subject(run_or_model, folder, name, uses, codec=codec, dataset=dataset, flow=flow, context=context)
+    sampling = _sampling(subject, sampler, steps, guidance, guidance_schedule, sampler_options)
     drawing = dict(batch_size=batch_size, processes=processes, device=device, compile=compile, progress=progress)
     return _draw_and_measure(subject, n, seed, sampling, drawing, comparison)
 
-# %% ../nbs/33_evaluation.ipynb #29a1df86
+# %% ../nbs/33_evaluation.ipynb #60470ed6
 __getattr__ = moved(
     __name__,
     distances='KID_SUBSETS KID_SEED canonical_order largest_n find_features statistics_of compare '
               'distances kid_subset_size two_sample_test nearest draw_like spread=mean_and_sd metric_names',
     reports='LEFT_OUT GRID_IMAGES GRID_COLUMNS Floor SavedReport',
     features='INCEPTION INCEPTION_SHA256 check_extractor is_official Real=RealImages real_source why_not_comparable',
-    samples='sampling_of first_of_each')
+    samples='first_of_each',
+    build='sampling_of')

@@ -17,9 +17,9 @@ from .core import moved, write_whole
 from .figures import BLUE, FAINT, GREY, STYLE, VERMILION, plain, subplots
 from .images import data_uri, to_pil, to_uint8
 from .model import XAR
-from .sampling import Generation
+from .sampling import EntityTrajectory, Generation
 
-# %% ../nbs/41_film.ipynb #68699dab
+# %% ../nbs/41_film.ipynb #45309359
 class Film:
     "One image's way from noise, frame by frame: entity after entity, each from its first state to its last."
 
@@ -30,22 +30,27 @@ class Film:
         dataset=None,              # gives the pictures its size and levels of grey; None: as decoded
         image: int = 0,            # index in the batch
     ):
-        if out.trajectory is None:
-            raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
-        if not 0 <= image < len(out.latents):
-            raise ValueError(f"image must be from 0 to {len(out.latents) - 1}, got {image!r}")
+        steps = _steps_of(out, image)
         self.layout, self.codec, self.dataset = model.layout, codec, dataset
-        self.states = [e.states[:, image] for e in out.trajectory]             # per entity [S+1, n, C]
-        self.estimates = [torch.cat([e.clean[:, image], e.states[-1:, image]]) for e in out.trajectory]
-        self.times = [e.times.tolist() for e in out.trajectory]
+        self.where = [e.where if e.where.ndim == 1 else e.where[image] for e in steps]    # per step Long[n]
+        self.states = [e.states[:, image] for e in steps]             # per step [S+1, n, C]
+        self.estimates = [torch.cat([e.clean[:, image], e.states[-1:, image]]) for e in steps]
+        self.times = [e.times.tolist() for e in steps]
         self.places = [(n, i) for n, s in enumerate(self.states) for i in range(len(s))]     # frame → entity, step
-        self.finished = torch.cat([s[-1] for s in self.states])                # [N, C]
+        self.finished = torch.zeros_like(torch.cat([s[-1] for s in self.states]))              # [N, C]
+        for where, s in zip(self.where, self.states): self.finished[where] = s[-1]
         self.cache = {}
 
     def __len__(self): return len(self.places)
 
+    @cached_property
+    def noun(self) -> str:
+        "What a step draws: 'entity' if steps are the layout's entities, else 'set'."
+        entities = [list(range(s.start, s.stop)) for s in self.layout.slices]
+        return 'entity' if [where.tolist() for where in self.where] == entities else 'set'
+
     def place(self, frame: int) -> tuple[int, int]:
-        "Entity and step of a frame."
+        "Entity (or set) and step of a frame."
         if not 0 <= frame < len(self): raise ValueError(f"frame must be from 0 to {len(self) - 1}, got {frame!r}")
         return self.places[frame]
 
@@ -61,15 +66,22 @@ class Film:
         n, i = self.place(frame)
         if (name, frame) not in self.cache:
             tokens = self.finished.clone()
-            tokens[self.layout.slices[n]] = what[n][i]
-            image = self.codec.decode(self.layout.preview(tokens[None], n))
+            tokens[self.where[n]] = what[n][i]
+            image = self.codec.decode(self._preview(tokens[None], n))
             self.cache[name, frame] = to_uint8(image, self.dataset)[0].cpu()
         return self.cache[name, frame]
+
+    def _preview(self, tokens: Tensor, n: int) -> Tensor:
+        "Latents as far as they are known after step n, also if entities come in another order than the layout's."
+        known = torch.cat(self.where[:n + 1])
+        last = int(self.layout.entity_ids[known[-1]])
+        if torch.equal(known, torch.arange(len(known))): return self.layout.preview(tokens, last)
+        return self.layout.merge(torch.zeros_like(tokens).index_copy(1, known, tokens[:, known]))
 
     def title(self, frame: int) -> str:
         "Entity, step and time of a frame."
         n, i = self.place(frame)
-        return f'entity {n}, step {i} of {len(self.states[n]) - 1}, t = {self.times[n][i]:.2f}'
+        return f'{self.noun} {n}, step {i} of {len(self.states[n]) - 1}, t = {self.times[n][i]:.2f}'
 
     @cached_property
     def speed(self) -> list[float]:
@@ -86,6 +98,15 @@ class Film:
             chosen += [start + i for i in torch.linspace(0, len(s) - 1, count).round().long().tolist()]
             start += len(s)
         return chosen
+
+# %% ../nbs/41_film.ipynb #e7a90d1b
+def _steps_of(out: Generation, image: int) -> list[EntityTrajectory]:
+    "What a film shows; `ValueError` if there is none of this image."
+    if out.trajectory is None:
+        raise ValueError("this generation kept no trajectory: call generate(..., trajectory=True)")
+    if not 0 <= image < len(out.latents):
+        raise ValueError(f"image must be from 0 to {len(out.latents) - 1}, got {image!r}")
+    return out.trajectory
 
 # %% ../nbs/41_film.ipynb #caff6407
 def side_by_side(
@@ -132,7 +153,7 @@ def save_strip(
         write(4, top + row * tall + tall // 2 - 7, name)
         for k, picture in enumerate(of_row): strip.paste(picture, (left + k * wide, top + row * tall))
     for k, (n, i) in enumerate(film.place(frame) for frame in frames):
-        write(left + k * wide, top - 31, f'entity {n}')
+        write(left + k * wide, top - 31, f'{film.noun} {n}')
         write(left + k * wide, top - 16, f't = {film.times[n][i]:.2f}')
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, strip.save)
@@ -174,7 +195,7 @@ def film_figure(
     for k, (film, frame) in enumerate(zip(films.values(), frames), 1):
         n, step = film.place(frame)
         number = f'{k}: ' if rows > 1 else ''
-        titles += [f'{number}state<br>entity {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
+        titles += [f'{number}state<br>{film.noun} {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
         if k == 1: titles.append('size of the velocity<br>(root mean square)')
     specs = [[{}, {}, {'rowspan': rows}]] + [[{}, {}, None]] * (rows - 1)
     fig = subplots(rows, 3, specs=specs, subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.14)
@@ -183,7 +204,7 @@ def film_figure(
         _draw_speed(fig, name, film, frame, second=row == 2, legend=rows > 1)
     lines = dict(gridcolor=FAINT, zeroline=False)
     ticks = dict(ticks='outside', tickcolor=GREY, tickangle=0) | _entity_ticks(next(iter(films.values())))
-    title = dict(text='entity', font_size=11, standoff=4)
+    title = dict(text=next(iter(films.values())).noun, font_size=11, standoff=4)
     fig.update_xaxes(lines | ticks | dict(range=[-.02, 1.02], title=title), row=1, col=3)
     fig.update_yaxes(lines | dict(rangemode='tozero'), row=1, col=3)
     legend = dict(orientation='h', x=1, xanchor='right', y=-.34 / rows)

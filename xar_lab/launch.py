@@ -20,7 +20,7 @@ from typing import Callable
 import psutil
 import torch
 
-from .build import REGISTRIES, check_names
+from .build import REGISTRIES, check_names, modules_of
 from .callbacks import CALLBACKS
 from .config import TrainConfig, resolve
 from .core import write_json
@@ -108,7 +108,7 @@ def launch(
         raise ValueError("several machines need one main_process_port, the same on all")
     full = resolve(config)
     check_names(full, *REGISTRIES)
-    for name in full.callbacks: CALLBACKS.must_travel(name)
+    for name in full.callbacks: CALLBACKS.must_travel(name, modules_of(full))
     if full.batch_size % processes:
         raise ValueError(f"batch_size {full.batch_size} cannot be shared by {processes} processes: "
                          f"choose a multiple of {processes}")
@@ -128,9 +128,10 @@ class Job:
         threads = {} if torch.cuda.is_available() or 'OMP_NUM_THREADS' in os.environ else dict(
             OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // local)))
         cpu = {} if torch.cuda.is_available() else dict(ACCELERATE_USE_CPU='true')
+        path = os.pathsep.join(filter(None, sys.path))                 # where this process finds the modules in `uses`
+        more = {**threads, **cpu, 'PYTHONUNBUFFERED': '1', 'PYTHONPATH': path}
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT,
-                                        env={**os.environ, **threads, **cpu, 'PYTHONUNBUFFERED': '1'})
+                                        stderr=subprocess.STDOUT, env={**os.environ, **more})
         self.asked = False
         self.printing = threading.Thread(target=self._print, daemon=True)
         self.printing.start()

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', 'GUIDANCE_SCHEDULES', 'steps_per_entity',
-           'guidance_weights', 'Settings', 'check_settings', 'ImageStreams', 'Modulations', 'Branches',
-           'GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'draw_entities', 'evaluation_mode',
-           'generate']
+           'guidance_weights', 'Settings', 'check_settings', 'ImageStreams', 'rows_of_hints', 'GuidedVelocity',
+           'EntityTrajectory', 'Generation', 'Recorder', 'check_order', 'Drawing', 'prepare', 'check_generation',
+           'draw_entities', 'evaluation_mode', 'generate']
 
-# %% ../nbs/08_sampling.ipynb #cb286742
+# %% ../nbs/08_sampling.ipynb #c8bd463f
 import math
 import numbers
 import operator
@@ -21,10 +21,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import TEXT, Check, Named, is_number, number, shown, whole
+from .context import Context
 from .core import moved
 from .flow import Flow, LinearFlow, make_flow
 from .model import XAR
-from .solvers import GRIDS, SAMPLERS, Sampler, Velocity, uniform_grid
+from .solvers import Sampler, Velocity, check_codes, find_sampler
 
 # %% ../nbs/08_sampling.ipynb #def5c383
 MOST_STEPS, MOST_GUIDANCE = 10 ** 5, 1000.      # of an entity; of the weight: beyond, images are 0 and 255
@@ -134,22 +135,26 @@ def _interval(interval) -> tuple[float, float]:
         raise ValueError(f"guidance_interval must be a pair 0 ≤ low ≤ high ≤ 1, got {shown(interval)}")
     return low, high
 
-# %% ../nbs/08_sampling.ipynb #91f3af55
+# %% ../nbs/08_sampling.ipynb #9b67d076
 def check_settings(
-    entities: int,                                            # number of entities
+    entities: int,                                            # number of entities, or of the steps of another order
     sampler: str,                                             # this and the others as `generate` takes them
     steps: int | Sequence[int],
     time_grid: Callable | Sequence[float] | None = None,
     guidance: float = 1.,
     guidance_schedule: str | Callable = 'linear',
     guidance_interval: tuple[float, float] = (0., 1.),
+    sampler_options: dict | None = None,
 ) -> Settings:
     "Read the settings of `generate`; `ValueError` for a bad one."
-    solve = SAMPLERS.find(sampler)
-    grid = GRIDS.get(sampler, uniform_grid) if time_grid is None else time_grid
-    grids = [_times(grid, n) for n in _steps(steps, entities)]
-    weights = guidance_weights(guidance, guidance_schedule, entities)
-    return Settings(sampler, solve, grids, weights, _interval(guidance_interval))
+    solve, usual, own = find_sampler(sampler, sampler_options or {})
+    per_entity = _steps(steps, entities)
+    if own and time_grid is not None: raise ValueError(f"sampler {sampler!r} has times of its own: no time_grid")
+    grids = [_times(usual if time_grid is None else time_grid, own or n) for n in per_entity]
+    weights, (low, high) = guidance_weights(guidance, guidance_schedule, entities), _interval(guidance_interval)
+    if own and max(weights) > 1 and not any(low <= t <= high for t in grids[0][:-1]):
+        raise ValueError(f"guidance_interval {shown(guidance_interval)} leaves out all times of sampler {sampler!r}")
+    return Settings(sampler, solve, grids, weights, (low, high))
 
 # %% ../nbs/08_sampling.ipynb #df759b77
 def _check_generator(generator):
@@ -176,68 +181,21 @@ class ImageStreams:
     def __call__(self, shape) -> Tensor:
         return torch.stack([torch.randn(shape[1:], generator=g, device='cpu') for g in self.generators])
 
-# %% ../nbs/08_sampling.ipynb #33602f7c
-class Modulations:
-    "The blocks' modulations at the times of a step list, made for several times at once (see `XAR.modulate`)."
+# %% ../nbs/08_sampling.ipynb #8e406f2c
+def rows_of_hints(
+    model: XAR,
+    labels: Tensor,   # Long[B], on the device of the model
+    guided: bool,     # whether there is an unconditional branch
+) -> Tensor:          # Long[B] or [2B]
+    "What is given, for every row of the network's batch."
+    return torch.cat([labels, model.null(labels)]) if guided else labels
 
-    def __init__(self,
-        model: XAR,
-        labels: Tensor,          # [B], or [2B] with the null labels below
-        times: Sequence[float],  # falling; a time that is not among them is computed when it is needed
-        rows: int = 128,         # images × times of one matrix product
-    ):
-        self.model, self.labels, self.times = model, labels, list(times)
-        self.together, self.made = max(1, rows // len(labels)), {}
-
-    def __call__(self, t: float, batch: int) -> list[Tensor]:    # [batch, 1, 6 · width] per block
-        "The modulations at a time, for the first `batch` labels."
-        t = float(t)
-        if t not in self.times: return self._make([t], batch)[t]
-        if t not in self.made:
-            at = self.times.index(t)
-            self.made = self._make(self.times[at:at + self.together], len(self.labels))
-        return [m[:batch] for m in self.made[t]]
-
-    def _make(self, times: list, batch: int) -> dict:
-        rows = torch.tensor(times, dtype=torch.float32, device=self.labels.device).expand(batch, -1)
-        layers = self.model.modulate(rows, self.labels[:batch])
-        return {t: [m[:, i:i + 1].contiguous() for m in layers] for i, t in enumerate(times)}
-
-# %% ../nbs/08_sampling.ipynb #4944f5f4
-class Branches:
-    "The network during sampling: labels and cache of both branches of guidance, or of the conditional one alone."
-
-    def __init__(self,
-        model: XAR,
-        labels: Tensor,   # Long[B], on the device of the model
-        guided: bool,     # whether there is an unconditional branch
-    ):
-        self.model, self.dtype = model, model.z_proj.weight.dtype
-        self.labels = torch.cat([labels, model.null(labels)]) if guided else labels
-        self.copies = len(self.labels) // len(labels)
-        self.cache = model.new_cache(len(self.labels))
-
-    def ask(self, n: int, times: Sequence[float]) -> Callable:
-        "A function (x, t) -> output for entity n; x is [B, n, C] for the first branch or [2B, n, C] for both."
-        self.modulations = Modulations(self.model, self.labels, times)
-        def output(x, t):
-            images = len(x)
-            when = torch.full((images,), t, device=x.device)
-            cache, modulation = self.cache.part(images), self.modulations(t, images)
-            return self.model.step(x.to(self.dtype), when, self.labels[:images], n, cache, modulation)
-        return output
-
-    def tell(self, n: int, x: Tensor):
-        "Put the finished entity n, [B, n, C], into the cache of every branch; after its `ask`."
-        x, modulation = torch.cat([x] * self.copies), self.modulations(0., len(self.labels))
-        self.model.append(x, self.labels, n, self.cache, modulation=modulation)
-
-# %% ../nbs/08_sampling.ipynb #289435f2
+# %% ../nbs/08_sampling.ipynb #ce551ee6
 class GuidedVelocity(Velocity):
     "The velocity of one entity, float64 [B, n, C]; counts its NFE."
 
     def __init__(self,
-        output: Callable,                # (x, t) -> output of the network, see `Branches.ask`
+        output: Callable,                # (x, t) -> answer of the head, see `Reader.ask`
         flow: LinearFlow,                # how an output is read
         weight: float,                   # guidance weight; 1 or less: none
         interval: tuple[float, float],   # the guidance interval
@@ -245,33 +203,42 @@ class GuidedVelocity(Velocity):
         super().__init__(output, flow)
         self.weight, self.interval, self.nfe = weight, interval, 0
 
-    def __call__(self, x: Tensor, t: float) -> Tensor:
+    def __call__(self, x: Tensor, t: float) -> Tensor: return self._guided(self._velocity, x, t)
+
+    def output(self, x: Tensor, t: float) -> Tensor:
+        "What the head says itself, guided: for samplers that draw from scores, not along a velocity."
+        return self._guided(self._output, x, t)
+
+    def _guided(self, read: Callable, x: Tensor, t: float) -> Tensor:
         guide = bool(self.weight > 1 and self.interval[0] <= t <= self.interval[1])
         self.nfe += 1 + guide
-        if not guide: return self._read(x, t)
-        with_class, without = self._read(torch.cat([x, x]), t).chunk(2)
+        if not guide: return read(x, t)
+        with_class, without = read(torch.cat([x, x]), t).chunk(2)
         return without + self.weight * (with_class - without)
 
-    def _read(self, x: Tensor, t: float) -> Tensor:
-        return self.flow.velocity(self.fn(x, t).double(), x, t)
+    def _output(self, x: Tensor, t: float) -> Tensor: return self.fn(x, t).double()
+    def _velocity(self, x: Tensor, t: float) -> Tensor: return self.flow.velocity(self._output(x, t), x, t)
 
-# %% ../nbs/08_sampling.ipynb #c4c0ff3d
+# %% ../nbs/08_sampling.ipynb #7eb86978
 @dataclass
 class EntityTrajectory:
     "What the solver passed through for one entity; S steps."
     times: Tensor    # float64[S+1], from noise to data
     states: Tensor   # float32[S+1, B, n, C]; the last is the finished entity
     clean: Tensor    # float32[S, B, n, C]: the clean estimate at each of the first S states
+    where: Tensor    # Long[n], or Long[B, n] where images differ: the tokens that were drawn
 
-# %% ../nbs/08_sampling.ipynb #349b29c8
+# %% ../nbs/08_sampling.ipynb #f0864695
 @dataclass
 class Generation:
     "What `generate` returns."
     latents: Tensor   # float32[B, C, H, W]
     nfe: int          # velocity calls per image, conditional and unconditional; filling the cache does not count
     trajectory: list[EntityTrajectory] | None = field(default=None, repr=False)   # per entity, with `trajectory=True`
+    reads: int = 0    # runs of the network per image, cache fills not counted: those of nfe, or fewer with a head apart
+    tokens: Tensor | None = field(default=None, repr=False)   # float32[B, N, C]: a layout may merge them with loss
 
-# %% ../nbs/08_sampling.ipynb #9f08caff
+# %% ../nbs/08_sampling.ipynb #52d94ecd
 class Recorder:
     "What a solver calls as record(x, t, v) before every step of one entity."
 
@@ -288,44 +255,89 @@ class Recorder:
         self.states.append(x.float().cpu())
         self.clean.append(self.flow.clean(v, x, t).float().cpu())
 
-    def trajectory(self, times: list[float], x: Tensor, sampler: str) -> EntityTrajectory:
+    def trajectory(self, times: list[float], x: Tensor, sampler: str, where: Tensor) -> EntityTrajectory:
         "The kept states and the finished entity x; `ValueError` unless every step was recorded."
         steps = len(times) - 1
         if len(self.states) != steps:
             raise ValueError(f"sampler {sampler!r} recorded {len(self.states)} of {steps} states: "
                              "it must call record(x, t, v) before every step")
         states = torch.stack([*self.states, x.float().cpu()])
-        return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, torch.stack(self.clean))
+        return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, torch.stack(self.clean), where)
 
-# %% ../nbs/08_sampling.ipynb #f35615ed
+# %% ../nbs/08_sampling.ipynb #add32728
 def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-def draw_entities(
+def check_order(order, layout, batch: int) -> list[Tensor]:
+    "A context's order, on the CPU. `ValueError` unless it draws every token of every image once."
+    try: rows = torch.cat([w.cpu().expand(batch, -1) if w.ndim == 1 else w.cpu() for w in order], 1).sort(1).values
+    except (AttributeError, IndexError, TypeError, RuntimeError): rows = None
+    every = torch.arange(layout.n_tokens, device='cpu').expand(batch, -1)
+    if rows is not None and torch.equal(rows, every): return [where.cpu() for where in order]
+    raise ValueError(f"a context's order must hold each of the {layout.n_tokens} tokens once, as Long[n] or "
+                     f"Long[{batch}, n] per step, got {shown(order)}")
+
+# %% ../nbs/08_sampling.ipynb #0f5f7bfc
+@dataclass
+class Drawing:
+    "Everything that drawing needs, checked."
+    reader: Any            # the context's, see `Reader`
+    order: list[Tensor]    # the tokens of every step, see `Context.order`
+    settings: Settings
+    flow: Flow             # what the model was trained with
+    noise: Callable        # (shape) -> float64 [B, n, C], on the device of the model
+
+# %% ../nbs/08_sampling.ipynb #70232f48
+def prepare(
     model: XAR,
     labels: Tensor,        # Long[B]
-    settings: Settings,
-    flow: LinearFlow,      # what the model was trained with
     randn: Callable,       # (shape) -> float32 [B, n, C]
+    flow: Flow | None = None,
+    context: Context | None = None,
+    **told,                # settings, as `check_settings` takes them
+) -> Drawing:
+    "What `generate` was told, made ready. `ValueError` for what does not fit together."
+    flow, context = make_flow() if flow is None else flow, Context() if context is None else context
+    if not callable(randn): raise ValueError(f"randn must be a function (shape) -> noise, got {shown(randn)}")
+    if not isinstance(flow, Flow): raise ValueError(f"flow must be a flow, as make_flow gives it, got {shown(flow)}")
+    device, batch = model.z_proj.weight.device, len(labels)
+    noise = lambda shape: _checked_noise(randn(tuple(shape)), shape).to(device, torch.float64)
+    order = check_order(context.order(batch, model.layout, noise), model.layout, batch)
+    settings = check_settings(len(order), **told)
+    check_codes(settings.sampler, flow, model.pred)
+    reader = context.reader(model, rows_of_hints(model, labels.to(device), settings.guided), batch)
+    if reader.per_image or all(where.ndim == 1 for where in order): return Drawing(reader, order, settings, flow, noise)
+    raise ValueError(f"context {type(context).__name__} draws each image in an order of its own, which a cached "
+                     "reader cannot follow: its reader must be one like RereadReader")
+
+# %% ../nbs/08_sampling.ipynb #661a2c8e
+def check_generation(model: XAR, flow: Flow | None = None, context: Context | None = None, **told) -> Settings:
+    "The settings of a generation. `ValueError` before any work, if it would fail."
+    with evaluation_mode(model):
+        return prepare(model, torch.zeros(1, dtype=torch.long), torch.zeros, flow, context, **told).settings
+
+# %% ../nbs/08_sampling.ipynb #0aa02f6b
+def draw_entities(
+    drawing: Drawing,
     trajectory: bool,      # whether states are kept
     bar: tqdm,             # progress bar, moved by one per step
 ) -> Generation:
     "The loop over entities; called by `generate` in evaluation mode."
-    layout, weight = model.layout, model.z_proj.weight
-    noise = lambda shape: _checked_noise(randn(tuple(shape)), shape).to(weight.device, torch.float64)
-    network = Branches(model, labels.to(weight.device), settings.guided)
-    finished, kept, nfe = [], [], 0
-    for n, times in enumerate(settings.grids):
-        velocity = GuidedVelocity(network.ask(n, times), flow, settings.weights[n], settings.interval)
-        record = Recorder(flow, bar, trajectory)
-        start = noise((len(labels), layout.sizes[n], model.config.in_channels))
-        x = settings.solve(velocity, start, times, noise, record).to(weight.dtype)
-        if trajectory: kept.append(record.trajectory(times, x, settings.sampler))
-        finished.append(x)
+    d, s, reader, nfe, kept = drawing, drawing.settings, drawing.reader, 0, []
+    model, batch = reader.model, reader.batch
+    tokens = model.z_proj.weight.new_zeros(batch, model.layout.n_tokens, model.config.in_channels)
+    for n, (where, times) in enumerate(zip(d.order, s.grids, strict=True)):
+        velocity = GuidedVelocity(reader.ask(n, where, times), d.flow, s.weights[n], s.interval)
+        record = Recorder(d.flow, bar, trajectory)
+        start = d.noise((batch, where.shape[-1], model.config.in_channels))
+        x = s.solve(velocity, start, times, d.noise, record).to(tokens.dtype)
+        if trajectory: kept.append(record.trajectory(times, x, s.sampler, where))
+        tokens.scatter_(1, where.to(x.device).expand(batch, -1)[..., None].expand_as(x), x)
         nfe += velocity.nfe
-        if n + 1 < layout.n_entities: network.tell(n, x)
-    return Generation(layout.merge(torch.cat(finished, 1)).float(), nfe, kept if trajectory else None)
+        reader.tell(n, where, x, last=n + 1 == len(d.order))
+    latents = model.layout.merge(tokens).float()
+    return Generation(latents, nfe, kept if trajectory else None, reader.reads, tokens.float())
 
 # %% ../nbs/08_sampling.ipynb #7b95d31a
 @contextmanager
@@ -338,13 +350,15 @@ def evaluation_mode(model):
     finally:
         for module, mode in modes: module.training = mode
 
-# %% ../nbs/08_sampling.ipynb #90f045fb
+# %% ../nbs/08_sampling.ipynb #6111440c
 def generate(
     model: XAR,
     labels: Tensor,                                     # Long[B]; num_classes means no class
     *,
     flow: LinearFlow | None = None,                     # what the model was trained with; default: linear, velocity
+    context: Context | None = None,                     # what it was trained in; default: block-causal, noisy
     sampler: str = 'sde',                               # 'euler' | 'heun' | 'ab2' | 'dpmpp' | 'sde' | 'sde2' | …
+    sampler_options: dict | None = None,                # such as temperature, top_k and top_p of 'categorical'
     steps: int | Sequence[int] = 50,                    # of every entity, or one number each (`steps_per_entity`)
     time_grid: Callable | Sequence[float] | None = None,  # steps -> falling times, or the times; default: the sampler's
     guidance: float = 1.,                               # full guidance weight; 1 or less: none
@@ -358,26 +372,28 @@ def generate(
     """One image per label, entity after entity. `ValueError` for bad input before any work, and for NaN after it.
     Source: xAR, Sec. 3.3."""
     _check_labels(model, labels)
-    settings = check_settings(
-        model.layout.n_entities, sampler, steps, time_grid, guidance, guidance_schedule, guidance_interval)
-    flow = make_flow() if flow is None else flow
-    if not isinstance(flow, Flow): raise ValueError(f"flow must be a flow, as make_flow gives it, got {shown(flow)}")
     randn = ImageStreams(len(labels), generator) if randn is None else randn
-    if not callable(randn): raise ValueError(f"randn must be a function (shape) -> noise, got {shown(randn)}")
-    bar = tqdm(total=settings.steps, disable=not progress, desc='generate', unit='step')
-    with evaluation_mode(model), bar: drawn = draw_entities(model, labels, settings, flow, randn, trajectory, bar)
+    told = dict(sampler=sampler, steps=steps, time_grid=time_grid, guidance=guidance, sampler_options=sampler_options,
+                guidance_schedule=guidance_schedule, guidance_interval=guidance_interval)
+    with evaluation_mode(model):
+        drawing = prepare(model, labels, randn, flow, context, **told)
+        with tqdm(total=drawing.settings.steps, disable=not progress, desc='generate', unit='step') as bar:
+            return _finite(draw_entities(drawing, trajectory, bar))
+
+# %% ../nbs/08_sampling.ipynb #28465c67
+def _finite(drawn: Generation) -> Generation:
     if (good := drawn.latents.flatten(1).isfinite().all(1)).all(): return drawn
     raise ValueError(f"image {good.tolist().index(False)} of {len(good)} came out with NaN or infinity: the weights or "
                      "a number that it was drawn with, are to blame")
 
-# %% ../nbs/08_sampling.ipynb #425db98f
 def _check_labels(model, labels):
     if not isinstance(labels, Tensor) or not labels.ndim or not len(labels):
         raise ValueError(f"labels must be a tensor with one entry per image, got {shown(labels)}")
     model.check_labels(labels.cpu(), len(labels))
 
-# %% ../nbs/08_sampling.ipynb #e41da8c5
+# %% ../nbs/08_sampling.ipynb #23f42c7b
 __getattr__ = moved(
     __name__,
+    model='Modulations',
     solvers='SAMPLERS GRIDS euler heun ab2 dpmpp sde sde2 uniform_grid sde_grid register_sampler '
             'shifted_grid')

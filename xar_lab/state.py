@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from .build import Parts
+from .build import Parts, modules_of, saved_config
 from .checkpoints import load_model, read_tensors, save_model
-from .config import MAY_CHANGE, PARAMETERS, TrainConfig, check_values
+from .config import GENERIC_DEFAULTS, MAY_CHANGE, PARAMETERS, TrainConfig, check_values
 from .core import check_links, git_commit, save_tensors, write_json
 from .fsdp import gather, is_sharded, shard, shard_like
 from .images import image_spec
@@ -32,6 +32,7 @@ from .model import XAR
 from .run_files import read_config, read_meta
 from .runs import WRITTEN, checkpoints, good_checkpoint, run_lock, run_path, the_checkpoint, write_checkpoint
 from .step import make_ema, make_optimizer
+from .uses import open_uses, record_uses, warn_changed
 
 # %% ../nbs/26_state.ipynb #e4f29d9d
 @dataclass
@@ -152,7 +153,7 @@ def differences(
     mine: dict,       # config of this run
 ) -> list[str]:
     "What differs and decides what is learned; a parameter that theirs does not know has its default."
-    theirs = dataclasses.asdict(TrainConfig()) | theirs
+    theirs = dataclasses.asdict(TrainConfig()) | GENERIC_DEFAULTS | theirs
     return [f'{name} {theirs[name]!r} ≠ {mine[name]!r}' for name in PARAMETERS
             if theirs[name] != mine[name] and name not in MAY_CHANGE]
 
@@ -181,15 +182,15 @@ def claim_run(
     "Write the folder's config.json, or find the same config in it. `ValueError` that lists what differs."
     path, mine = folder / 'config.json', dataclasses.asdict(parts.config)
     if path.exists():
-        differ = differences(read_config(path)['config'], json.loads(json.dumps(mine)))
-        if not differ: return
+        differ = differences((saved := read_config(path))['config'], json.loads(json.dumps(mine)))
+        if not differ: return warn_changed(saved, folder)
         raise ValueError(f"{folder} holds a run with other parameters ({', '.join(differ[:5])}): "
                          "choose another name, or remove it")
     versions = {p: version(p) for p in ('xar_lab', 'torch', 'accelerate', 'numpy')}
     versions['python'] = platform.python_version()
     write_json(path, dict(
         config=mine, codec=parts.codec_spec, images=dataclasses.asdict(image_spec(parts.dataset)),
-        started=parts.started, versions=versions, git_commit=git_commit(),
+        uses=record_uses(modules_of(parts.config)), started=parts.started, versions=versions, git_commit=git_commit(),
         seed=parts.config.seed, device=str(device), precision=precision, micro_batch=micro_batch))
 
 # %% ../nbs/26_state.ipynb #9be0d41e
@@ -214,29 +215,36 @@ def claimed(folder: Path, parts: Parts, accelerator, precision: str, micro_batch
             else: last = (checkpoints(folder) or [None])[-1]                   # the others find what is left
         yield last
 
-# %% ../nbs/26_state.ipynb #dae5f96f
+# %% ../nbs/26_state.ipynb #c6874413
 def load_run(
     path: str | Path,    # run folder
     ema: bool = True,    # the averaged weights, which are the ones to use; False: the last raw ones
     checkpoint: str | None = None,   # name of one, 'step_00001000'; None: the newest that is not damaged
+    uses: Sequence[str] | None = None,   # modules that may be imported for it, besides installed ones
 ):                       # -> (XAR in evaluation mode on the CPU, Codec, TrainConfig)
-    "Model, codec and config of a checkpoint; `flow_of(config)` is what `generate` needs for another target."
+    """Model, codec and config of a checkpoint; `generate` also needs `flow_of(config, codec)`, `context_of(config)`.
+    Of the modules that the run's choices come from, those that are installed or part of this library are imported, and
+    those in `uses`; nothing else is, wherever it lies, and a `ValueError` says what is missing."""
     path = run_path(path)
     read_config(path / 'config.json')                                                # a `FileNotFoundError` without it
     name = 'ema.safetensors' if ema else 'model.safetensors'
     good = the_checkpoint(path, checkpoint, name) if checkpoint else good_checkpoint(path, only=name)
     if not good: raise FileNotFoundError(f"the run in {path} has no complete checkpoint yet")
-    model, codec, config = load_model(good / name), *codec_and_config(path)
+    codec, config = codec_and_config(path, uses)
+    model = load_model(good / name)
     if codec.channels == model.config.in_channels: return model, codec, config
     raise ValueError(f"{good} makes latents of {model.config.in_channels} channels, the codec in {path}/config.json "
                      f"decodes {codec.channels}")
 
-def codec_and_config(path: str | Path) -> tuple:      # (Codec, TrainConfig)
+# %% ../nbs/26_state.ipynb #2110eebf
+def codec_and_config(
+    path: str | Path,                # run folder
+    uses: Sequence[str] | None = None,   # as of `load_run`
+) -> tuple:                          # (Codec, TrainConfig)
     "What a run's config.json describes. `ValueError` that names the file and the field."
-    path = Path(path) / 'config.json'
-    saved = read_config(path)
+    saved = read_config(file := Path(path) / 'config.json')
+    open_uses(saved, path, uses)
     try:
-        config = TrainConfig.from_dict(saved['config'])
-        check_values(config, names=False)
+        check_values(config := saved_config(saved), names=False)
         return make_codec(**saved.get('codec', {})), config
-    except (TypeError, ValueError) as e: raise ValueError(f"{path} does not describe a run: {e}") from None
+    except (TypeError, ValueError) as e: raise ValueError(f"{file} does not describe a run: {e}") from None

@@ -6,7 +6,7 @@
 __all__ = ['take_step', 'batches', 'train_on', 'log', 'stops', 'save', 'go_back', 'announce', 'prepare', 'train', 'keep_failure',
            'main']
 
-# %% ../nbs/28_training.ipynb #09867c32
+# %% ../nbs/28_training.ipynb #9b8bcd89
 import json
 import os
 import signal
@@ -28,12 +28,13 @@ from .core import write_json
 from .cost import Meter, build_or_plan, describe_plan, describe_time, estimate, plan
 from .data import BatchOrder, SkipBadItems, loaders_explained
 from .fsdp import check_processes, full_tensor, synced
+from .loss import batch_loss, draw
 from .runs import good_checkpoint, run_path, step_of
 from .state import check_same_weights, claimed, first_not_finite, load_checkpoint, make_accelerator, place
 
 # isort: split
 from .state import save_checkpoint, still_there, tensors_of, with_its_pieces
-from .step import batch_loss, draw, learning_rate, make_optimizer, update
+from .step import learning_rate, make_optimizer, update
 
 # %% ../nbs/28_training.ipynb #e1169ac1
 def take_step(
@@ -171,7 +172,7 @@ def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run,
     run.cost = plan(parts, accelerator.num_processes, memory_of(device))
     return run, precision
 
-# %% ../nbs/28_training.ipynb #21fc22d5
+# %% ../nbs/28_training.ipynb #12458cf6
 def train(
     config: TrainConfig,
     follow: Callable[[dict], bool] | None = None,   # told of every step; a true answer: stop, with a checkpoint
@@ -191,7 +192,7 @@ def train(
             load_checkpoint(last, run.state)
             if run.main: print(f"goes on from step {run.state.step} of {run.config.steps} ({last.name})")
         run.parts.model.train()
-        meter = Meter(run.config, run.cost, run.accelerator)
+        meter = Meter(run.config, run.cost, run.accelerator, run.parts.flow)
         with (told(run), stop_signals(signals), seeded(run.config.seed, 'dropout'), tf32(run.config.tf32),
               loaders_explained(run.config.workers)):
             while why := train_on(run, meter): go_back(run, meter, why)
@@ -200,14 +201,15 @@ def train(
     if signals: raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
     return run.folder
 
-# %% ../nbs/28_training.ipynb #09e20cb2
+# %% ../nbs/28_training.ipynb #40f00e10
 __getattr__ = moved(
     __name__,
     config='HAS_COMPILER DATASET_OF DATASET_DEFAULTS GENERIC_DEFAULTS EPOCHS IMAGES BATCH REPO RECIPES GUIDANCE '
            'MAY_CHANGE TrainConfig resolve recipe_of read_parameters',
     settings='only_known',
     build='Parts build outline open_dataset read_start flow_of sample_grid',
-    step='learning_rate Draws draw batch_loss make_optimizer make_ema',
+    loss='Draws draw batch_loss',
+    step='learning_rate make_optimizer make_ema',
     cost='Log=Meter plan pick_micro_batch describe_plan matrix_rate estimate describe_time',
     state='State tensors_of save_checkpoint load_checkpoint load_run',
     core='autocast memory_of peak_memory pick_precision',

@@ -1,0 +1,241 @@
+"""The open core: what a network reads in generation is what it read in training, for every context and every head."""
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from xar_lab.blocks import XARConfig
+from xar_lab.context import CONTEXTS, Context, check_query, make_context
+from xar_lab.entities import make_layout
+from xar_lab.flow import make_flow
+from xar_lab.heads import HEADS, register_head
+from xar_lab.loss import Draws, batch_loss, draw_asked, reading, taken
+from xar_lab.model import XAR
+from xar_lab.recipes.mar import MaskedContext
+from xar_lab.sampling import check_generation, generate
+from xar_lab.views import View
+
+CHANNELS, IMAGES = 3, 2
+LAYOUTS = {'scale': {}, 'antidiagonal': {}, 'cell': dict(size=2)}          # two of unequal sizes, one of equal ones
+
+
+class TwoBlocks(nn.Module):
+    "A head from outside that mixes the tokens of a group: one time for all of them, two draws."
+    apart, per_token, draws = True, False, 2
+
+    def __init__(self, config, layout):
+        super().__init__()
+        self.read, self.say = nn.Linear(config.in_channels + 1, config.width), nn.Linear(config.width, config.said)
+        self.mix = nn.Linear(config.width, config.width)
+
+    def forward(self, h, x, t, sizes):
+        y = self.read(torch.cat([x, t[..., None].to(x)], -1)) + (h[:, None] if x.ndim == 4 else h)
+        groups = [part.tanh() + self.mix(part.tanh().mean(-2, keepdim=True)) for part in y.split(sizes, -2)]
+        return self.say(torch.cat(groups, -2))
+
+
+class Near(Context):
+    "A context from outside: each entity sees the one before it, and no other."
+    def view(self, layout):
+        e = torch.arange(layout.n_entities)
+        before, same = e[:, None] - e == 1, e[:, None] == e
+        sees = torch.cat([torch.cat([same, same & ~same], 1), torch.cat([before, same], 1)])
+        return View(torch.cat([e, e]), sees, torch.arange(2 * len(e)) >= len(e))
+
+    def sample(self, batch, layout, times, generator=None, device=None):
+        t = super().sample(batch, layout, times, generator, device)
+        return torch.cat([torch.zeros_like(t), t], 1)
+
+
+register_head('two_blocks', TwoBlocks)
+CONTEXTS.register('near', Near)
+EVERY = sorted({*CONTEXTS} | {'masked'})
+APART = {name for name in HEADS if getattr(HEADS[name], 'apart', False)}
+
+
+def fits(context, head):
+    if context in ('random', 'increasing', 'decreasing', 'shared'): return head not in APART
+    return head in APART if context == 'causal' else True
+
+
+PAIRS = [pair for pair in itertools.product(EVERY, sorted(HEADS)) if fits(*pair)]
+
+
+def made(context, head, layout):
+    "Layout, context, flow and a model with random weights, in float64."
+    layout = make_layout(layout, 4, **LAYOUTS[layout])
+    context = make_context(context)
+    torch.manual_seed(0)
+    config = XARConfig(48, (2, 1), heads=2, in_channels=CHANNELS, num_classes=5, init='published', head=head,
+                       head_options=dict(depth=1) if head == 'token_mlp' else {}, blank=True)
+    model = XAR(config, layout).eval().double()
+    return SimpleNamespace(layout=layout, context=context, flow=make_flow(), model=model,
+                           config=SimpleNamespace(batch_size=IMAGES))
+
+
+def noise(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return lambda shape, *_: torch.randn(shape, generator=g, dtype=torch.float64)
+
+
+def in_parallel(parts, tokens, n, where, known, x, t, labels):
+    "The answer for one step of generation, by `forward`: the sequence of training, with everything before it clean."
+    layout, context, model = parts.layout, parts.context, parts.model
+    view = context.view(layout)
+    entities = layout.entity_ids[where]                                                       # [n] or [B, n]
+    asked = torch.zeros(IMAGES, layout.n_entities, dtype=torch.bool).scatter(1, entities.expand(IMAGES, -1), True)
+    now = view.loss & asked[:, view.entity]                                                   # [B, G]
+    if isinstance(context, MaskedContext):
+        view = View(view.entity, view.sees, now)
+        group_t = torch.where(now, t, torch.where(known[:, view.entity], 0., 1.))
+    else: group_t = torch.where(now, t, 0.)
+    at = torch.zeros(IMAGES, layout.n_tokens, CHANNELS, dtype=torch.float64)
+    at.scatter_(1, where.expand(IMAGES, -1)[..., None].expand_as(x), x)
+    ids, group = view.token_ids(layout), view.group_ids(layout)
+    fake = lambda *_: torch.where(now[:, group, None], at[:, ids], tokens[:, ids])            # states instead of a mix
+    draws = Draws(view, group_t, torch.zeros(()), None, None, [])
+    read, time, blank = reading(SimpleNamespace(**vars(parts) | dict(flow=SimpleNamespace(mix=fake))), tokens, draws)
+    if not model.pred.apart:
+        answer = model(read, time, labels, view, blank)
+        places = torch.arange(len(ids)).expand(IMAGES, -1)
+    else:
+        places = view.asked(layout)
+        states = taken(at[:, ids], places)
+        answer = model(read, time, labels, view, blank, (states, torch.full(states.shape[:2], t)))
+        places = places.expand(IMAGES, -1)
+    found = torch.zeros(IMAGES, layout.n_tokens, answer.shape[2], dtype=torch.float64)
+    for b in range(IMAGES):                                                        # where the group of this step is
+        mine = now[b, group[places[b]]]
+        found[b, ids[places[b][mine]]] = answer[b, mine]
+    return taken(found, where)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('context, head', PAIRS)
+@torch.no_grad()
+def test_generation_reads_what_training_read(context, head, layout):
+    parts = made(context, head, layout)
+    layout, model, labels = parts.layout, parts.model, torch.tensor([1, 4])
+    tokens, rand = noise(1)((IMAGES, layout.n_tokens, CHANNELS)), noise(2)
+    reader = parts.context.reader(model, torch.cat([labels, model.null(labels)]), IMAGES)
+    order = parts.context.order(IMAGES, layout, rand)
+    known = torch.zeros(IMAGES, layout.n_entities, dtype=torch.bool)
+    for n, where in enumerate(order):
+        ask = reader.ask(n, where, [1., .5, 0.])
+        for t in (1., .3):
+            x = rand((IMAGES, where.shape[-1], CHANNELS))
+            given = [labels, model.null(labels)][:1 + n % 2]                       # every second step is guided
+            expected = torch.cat([in_parallel(parts, tokens, n, where, known, x, t, of) for of in given])
+            torch.testing.assert_close(ask(torch.cat([x] * len(given)), t), expected, rtol=0, atol=1e-9)
+        reader.tell(n, where, taken(tokens, where), n + 1 == len(order))
+        known.scatter_(1, layout.entity_ids[where].expand(IMAGES, -1), True)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('context, head', PAIRS)
+@torch.no_grad()
+def test_nothing_leaks_in_training(context, head, layout):
+    "What an entity is answered does not depend on the tokens of entities that are drawn later, nor on its own."
+    parts = made(context, head, layout)
+    layout, model = parts.layout, parts.model
+    for seed in range(20):                                                          # something must be known
+        view, t = parts.context.draw(IMAGES, layout, parts.flow.times, torch.Generator().manual_seed(seed))
+        if (t == 0).any(1).all() or not isinstance(parts.context, MaskedContext): break
+    group, ids, rand = view.group_ids(layout), view.token_ids(layout), noise(4)
+    several = (model.pred.draws,) if model.pred.draws > 1 else ()
+    own = rand((IMAGES, *several, len(ids), CHANNELS))
+    draws = Draws(view, t, rand((IMAGES, len(ids), CHANNELS)), None, None, [])
+    loss = view.loss.expand(IMAGES, -1)
+
+    def answers(tokens):                                                          # [B, S, said], 0 where not asked
+        read, time, blank = reading(parts, tokens, draws)
+        if not model.pred.apart: return model(read, time, torch.tensor([1, 4]), view, blank) * loss[:, group, None]
+        where = view.asked(layout)
+        x = taken(own, where)
+        made_of = model(read, time, torch.tensor([1, 4]), view, blank, (x, torch.full(x.shape[:-1], .4)))
+        found = torch.zeros(IMAGES, len(ids), made_of.shape[-1], dtype=torch.float64)
+        flat = made_of.mean(1) if made_of.ndim == 4 else made_of
+        found.scatter_(1, where.expand(IMAGES, -1)[..., None].expand_as(flat), flat)
+        return found * loss[:, group, None]
+
+    tokens = rand((IMAGES, layout.n_tokens, CHANNELS))
+    base, seen = answers(tokens), 0
+    for m in range(layout.n_entities):
+        other = tokens.clone()
+        other[:, layout.slices[m]] += 1
+        moved = (answers(other) - base).abs().amax(-1) > 1e-9                      # [B, S]
+        for b, g in itertools.product(range(IMAGES), range(len(view.entity))):
+            if not loss[b, g]: continue
+            n, changed = int(view.entity[g]), bool(moved[b, group == g].any())
+            if isinstance(parts.context, MaskedContext):
+                asked = bool(loss[b, m]) and not model.pred.apart                  # a set is drawn together
+                allowed = asked or t[b, m] == 0
+            else: allowed = m < n or m == n and not model.pred.apart
+            assert allowed or not changed, f'entity {m} leaks into {n} of image {b}'
+            seen += changed
+    assert seen, 'nothing is seen at all'
+
+
+@pytest.mark.parametrize('context, head', [p for p in PAIRS if p[1] in APART])
+def test_parts_of_a_batch_lose_the_same(context, head):
+    "A head apart has its own noise and times: by image, whatever part of the batch a process or a micro-batch has."
+    parts = made(context, head, 'antidiagonal')
+    parts.codec = SimpleNamespace(stochastic=False, encode=lambda x, g=None: x)
+    images, labels = noise(5)((IMAGES, CHANNELS, 4, 4)), torch.tensor([1, 4])
+    stream = lambda *keys: torch.Generator().manual_seed(hash(keys) % 2 ** 31)
+    view, t = parts.context.draw(IMAGES, parts.layout, parts.flow.times, torch.Generator().manual_seed(3))
+    shape = len(view.token_ids(parts.layout)), CHANNELS
+
+    def of(positions):
+        part = slice(positions.start, positions.stop)
+        made_of = torch.stack([torch.randn(shape, generator=stream('noise', i)).double() for i in positions])
+        none = torch.zeros(len(positions), dtype=torch.bool)
+        asked = draw_asked(parts, view, 0, positions, stream)
+        draws = Draws(view.part(part), t[part], made_of, none, none, [0] * len(positions), asked)
+        return batch_loss(parts, parts.model, images[part], labels[part], draws)
+
+    torch.testing.assert_close(of(range(0, 2)), (of(range(0, 1)) + of(range(1, 2))) / 2)
+    of(range(0, 2)).backward()
+    for name, p in parts.model.named_parameters():                 # DDP and FSDP need every parameter in every step
+        unused = name == 'blank' and check_query(parts.context, parts.layout, CHANNELS)
+        assert (p.grad is not None) != unused, name
+
+
+def test_what_does_not_fit_is_refused_in_one_line():
+    cases = {
+        ('random', 'token_mlp'): 'a head apart',
+        ('causal', 'linear'): 'would never read its own noisy state',
+    }
+    for (context, head), said in cases.items():
+        parts = made(context, head, 'cell')
+        with pytest.raises(ValueError, match=said) as e: check_generation(parts.model, context=parts.context, steps=2,
+                                                                         sampler='euler')
+        assert '\n' not in str(e.value)
+
+    class OwnOrder(Context):
+        def order(self, batch, layout, randn):
+            return [randn((batch, layout.n_tokens, 1))[..., 0].argsort(1)]
+    parts = made('random', 'linear', 'cell')
+    with pytest.raises(ValueError, match='an order of its own, which a cached reader cannot follow'):
+        generate(parts.model, torch.tensor([1, 4]), context=OwnOrder(), steps=2)
+
+    class Twice(Context):
+        def order(self, batch, layout, randn): return [torch.arange(layout.n_tokens)] * 2
+    with pytest.raises(ValueError, match="must hold each of the 16 tokens once"):
+        generate(parts.model, torch.tensor([1, 4]), context=Twice(), steps=2)
+
+    class Forgets(TwoBlocks):
+        def forward(self, h, x, t, sizes): return self.say(h)
+    HEADS.register('forgets', Forgets)
+    parts = made('clean', 'forgets', 'cell')
+    view = parts.context.view(parts.layout)
+    with pytest.raises(ValueError, match=r"head 'forgets' answers \[2, 16, 3\] where \[2, 2, 16, 3\] is needed"):
+        parts.model(torch.zeros(2, 32, 3).double(), torch.zeros(2, 8), torch.tensor([1, 4]), view,
+                    view.loss.expand(2, -1), (torch.zeros(2, 2, 16, 3).double(), torch.zeros(2, 2, 16)))
+    del HEADS['forgets']
+    with pytest.raises(ValueError, match="needs a codec with a codebook"): make_flow('codes', codec=None)
+    with pytest.raises(ValueError, match="needs a head apart"):
+        parts = made('masked', 'linear', 'cell')
+        MaskedContext(ask='all').reader(parts.model, torch.tensor([1]), 1)
