@@ -33,7 +33,7 @@ def same_views(
     own = facts(name)
     return [other for other in CONTEXTS.ready() if other != name and facts(other) == own]
 
-# %% ../nbs/46_entity_explorer.ipynb #1613779f
+# %% ../nbs/46_entity_explorer.ipynb #7ccd6ae6
 class _Choice:
     "The controls of one layout, and the panel they describe."
 
@@ -83,7 +83,8 @@ class _Choice:
         "Which other contexts have the mask that is shown."
         layout, name = self.layout(), str(self.context.value)
         same = same_views(name, layout)
-        return f'The mask of {name} is also that of {", ".join(same)}; they differ in their times.' if same else ''
+        if not same: return ''
+        return f'The mask of {name} is also that of {", ".join(same)}; they differ in their times, or in what is read.'
 
 # %% ../nbs/46_entity_explorer.ipynb #1d978d27
 class EntityExplorer(Explorer):

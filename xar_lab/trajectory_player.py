@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_films', 'animate_films', 'samplers_for', 'TrajectoryPlayer']
 
-# %% ../nbs/45_trajectory_player.ipynb #9c62f180
+# %% ../nbs/45_trajectory_player.ipynb #23cf4da3
 import time
 from pathlib import Path
 from typing import Callable
@@ -19,6 +19,7 @@ from .config import TrainConfig
 from .core import check_links, stream_seed
 from .figures import animated, plain
 from .film import Film, film_figure, save_gif, save_strip
+from .model import XAR
 from .samples import Source
 from .sampling import GUIDANCE_SCHEDULES, generate
 from .solvers import SAMPLERS, check_codes, find_sampler
@@ -67,11 +68,11 @@ def animate_films(
     places = [(n, i) for k in moments for n, i in [first.place(round(k / last * (len(first) - 1)))]]
     return animated(figures, [f'{first.noun} {n}, t = {first.times[n][i]:.2f}' for n, i in places], 120)
 
-# %% ../nbs/45_trajectory_player.ipynb #105755d2
-def samplers_for(flow) -> list[str]:
-    "The samplers by name that can draw with a flow."
+# %% ../nbs/45_trajectory_player.ipynb #b46c388c
+def samplers_for(flow, head=None) -> list[str]:
+    "The samplers by name that can draw with a flow and a head."
     def fits(name):
-        try: check_codes(name, flow)
+        try: check_codes(name, flow, head)
         except ValueError: return False
         return True
     return [name for name in SAMPLERS if fits(name)]
@@ -79,9 +80,9 @@ def samplers_for(flow) -> list[str]:
 class _Settings:
     "How to sample: the controls."
 
-    def __init__(self, config: TrainConfig, name: str, flow):
+    def __init__(self, config: TrainConfig, name: str, flow, head=None):
         self.config = config
-        self.sampler = menu(name, samplers_for(flow), config.sampler, '150px')
+        self.sampler = menu(name, samplers_for(flow, head), config.sampler, '150px')
         steps, guidance = config.sample_steps or 1, config.guidance or 1.
         self.steps = Number('steps', steps, 1, max(100, steps), 1, digits=0)
         self.guidance = Number('guidance', guidance, 1, max(8, guidance), .1, digits=1)
@@ -92,10 +93,11 @@ class _Settings:
         return sampling_of(self.config, sampler=self.sampler.value, steps=self.steps.value,
                            guidance=self.guidance.value, guidance_schedule=self.schedule.value)
 
-# %% ../nbs/45_trajectory_player.ipynb #4a08f281
+# %% ../nbs/45_trajectory_player.ipynb #a0faa8d6
 class _PlayerControls(Explorer):
     "The controls of the trajectory player. A subclass defines what its buttons do: generate, save_gif, save_strip."
     drawn: dict           # what the films were drawn with: label, seed, settings
+    model: XAR            # what draws
     how: dict             # flow and context of the model
 
     def _make_controls(self, config: TrainConfig, names: list[str], label: int, seed: int, two: bool) -> list:
@@ -106,7 +108,7 @@ class _PlayerControls(Explorer):
         self.two = w.ToggleButton(two, description='Two settings', icon='columns',
                                   tooltip='Two settings, the same noise', layout=wide('auto'))
         self.two.observe(self._arrange, 'value')
-        self.settings = [_Settings(config, name, self.how['flow']) for name in '12']
+        self.settings = [_Settings(config, name, self.how['flow'], self.model.pred) for name in '12']
         self.settings[1].steps.value = max(1, config.sample_steps // 5)        # something to compare with
         self.draw = button('Generate', 'paint-brush', 'Draw again with these settings', self.generate)
         self.gif = button('GIF', 'download', 'Write GIF files', self.save_gif)
