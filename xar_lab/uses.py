@@ -54,7 +54,7 @@ def import_uses(
         path = getattr(module, '__file__', None)
         if name not in _HASHES: _HASHES[name] = sha256(path) if path and os.path.isfile(path) else None
 
-# %% ../nbs/09_uses.ipynb #9778d62e
+# %% ../nbs/09_uses.ipynb #790c21dd
 def registered_by(
     module: str,
 ) -> list[str]:      # 'layout ring', 'context spin', …
@@ -66,6 +66,7 @@ def record_uses(
     modules: Sequence[str],    # that were imported
 ) -> dict[str, dict]:          # module -> sha256 of its file (None: it has none), and what it registered
     "What a run's config.json keeps of the modules that its choices come from."
+    import_uses(modules)                                     # known by their hash, however they were imported
     return {name: dict(sha256=_HASHES.get(name), registered=registered_by(name)) for name in modules}
 
 # %% ../nbs/09_uses.ipynb #e6e89e7e
