@@ -11,11 +11,11 @@ from xar_lab.context import CONTEXTS, Context, check_query, make_context
 from xar_lab.entities import make_layout
 from xar_lab.flow import make_flow
 from xar_lab.heads import HEADS, register_head
-from xar_lab.loss import Draws, batch_loss, draw_asked, reading, taken
+from xar_lab.loss import Draws, batch_loss, draw_asked, reading
 from xar_lab.model import XAR
 from xar_lab.recipes.mar import MaskedContext
 from xar_lab.sampling import check_generation, generate
-from xar_lab.views import View
+from xar_lab.views import View, taken
 
 CHANNELS, IMAGES = 3, 2
 LAYOUTS = {'scale': {}, 'antidiagonal': {}, 'cell': dict(size=2)}          # two of unequal sizes, one of equal ones
@@ -176,6 +176,36 @@ def test_nothing_leaks_in_training(context, head, layout):
             assert allowed or not changed, f'entity {m} leaks into {n} of image {b}'
             seen += changed
     assert seen, 'nothing is seen at all'
+
+
+@pytest.mark.parametrize('context, head', PAIRS)
+@torch.no_grad()
+def test_known_entities_need_not_be_asked_for(context, head):
+    "A reader that is only told of an entity reads it like one that was asked for it first."
+    parts, answers = made(context, head, 'antidiagonal'), []
+    layout, model, labels = parts.layout, parts.model, torch.tensor([1, 4])
+    tokens = noise(1)((IMAGES, layout.n_tokens, CHANNELS))
+    for asks_first in (True, False):
+        reader, order = parts.context.reader(model, labels, IMAGES), parts.context.order(IMAGES, layout, noise(2))
+        for n, where in enumerate(order[:3]):
+            if asks_first: reader.ask(n, where, [1., 0.])
+            reader.tell(n, where, taken(tokens, where), last=False)
+        answers.append(reader.ask(3, order[3], [1., 0.])(noise(3)((IMAGES, order[3].shape[-1], CHANNELS)), .4))
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_reader_from_outside_needs_ask_and_tell_only():
+    class Alone:
+        def __init__(self, reader): self.ask, self.tell = reader.ask, reader.tell
+
+    class Outside(Context):
+        def reader(self, model, hints, batch): return Alone(super().reader(model, hints, batch))
+
+    parts, labels = made('random', 'linear', 'cell'), torch.tensor([1, 4])
+    a, b = (generate(parts.model, labels, context=c, steps=3, generator=torch.Generator().manual_seed(0))
+            for c in (Outside(), None))
+    assert torch.equal(a.latents, b.latents) and a.reads == b.reads == a.nfe == 12
 
 
 @pytest.mark.parametrize('context, head', [p for p in PAIRS if p[1] in APART])

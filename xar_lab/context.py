@@ -7,7 +7,7 @@ __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'Decreas
            'CausalContext', 'Reader', 'answer_of', 'RereadReader', 'shuffled', 'tokens_of', 'check_query',
            'register_context', 'make_context']
 
-# %% ../nbs/04_context.ipynb #b0935055
+# %% ../nbs/04_context.ipynb #9ff11367
 from typing import Callable, Sequence
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .core import Registry
 from .entities import EntityLayout
-from .views import View, turns
+from .views import View, taken, turns
 
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
@@ -198,7 +198,7 @@ def _name(context) -> str:
     known = [name for name, factory in CONTEXTS.items() if factory is type(context)]
     return f'context {(known or [type(context).__name__])[0]!r}'
 
-# %% ../nbs/04_context.ipynb #c45e6538
+# %% ../nbs/04_context.ipynb #ab472684
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
     per_image = True
@@ -232,7 +232,7 @@ class RereadReader:
             tokens = tokens.scatter(1, where[..., None].expand_as(x), x.to(tokens.dtype))
             times, blank = times.scatter(1, groups, t), blank.scatter(1, groups, False)
         h = self.model.vectors(tokens, times, self.hints[:rows], self.view, blank)
-        return h.gather(1, where[..., None].expand(-1, -1, h.shape[2]))
+        return taken(h, where)
 
     def tell(self, n: int, where: Tensor, x: Tensor, last: bool):    # as of `Reader`
         "The tokens of a step are finished."

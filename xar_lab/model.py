@@ -6,7 +6,7 @@
 __all__ = ['MOST_VARIANTS', 'XARWeights', 'check_labels', 'XARGiven', 'Modulations', 'XARNetwork', 'mask_of', 'few_levels',
            'XARTraining', 'XAR']
 
-# %% ../nbs/06_model.ipynb #ab45a736
+# %% ../nbs/06_model.ipynb #1ffe1a6e
 from typing import Sequence
 
 import torch
@@ -18,7 +18,7 @@ from .blocks import Block, TimeEmbedding, XARConfig, rows_of
 from .core import moved
 from .entities import EntityLayout
 from .heads import check_answer, make_head
-from .views import View, runs
+from .views import View, runs, taken
 
 # %% ../nbs/06_model.ipynb #6e57875f
 class XARWeights(nn.Module):
@@ -177,18 +177,12 @@ class XARNetwork(XARGiven):
         config.recompile_limit = max(config.recompile_limit, MOST_VARIANTS)
         for block in self.blocks: block.compile(**options)
 
-# %% ../nbs/06_model.ipynb #d8ca6e1a
+# %% ../nbs/06_model.ipynb #f7edd4d0
 def mask_of(view: View, layout: EntityLayout, device) -> Tensor | list | None:
     "For `attend`: nothing, a few rectangles, or (for many small groups, and where images differ) a Bool mask."
     if view.sees.all(): return None
     if view.sees.ndim == 3: return view.mask(layout)[:, None].to(device)
     return view.pieces(layout) if len(view.entity) <= MOST_PIECES else view.mask(layout).to(device)
-
-def _rows_at(
-    h: Tensor,       # [B, S, W]
-    where: Tensor,   # Long[A], or Long[B, A] where images differ
-) -> Tensor:         # [B, A, W]
-    return h[:, where] if where.ndim == 1 else h.gather(1, where[..., None].expand(-1, -1, h.shape[2]))
 
 # %% ../nbs/06_model.ipynb #6f807e50
 def few_levels(
@@ -199,7 +193,7 @@ def few_levels(
     times, level = t.unique(return_inverse=True)
     return (times.expand(len(t), -1), level) if 2 * len(times) <= t.shape[1] else (t, None)
 
-# %% ../nbs/06_model.ipynb #1c36421a
+# %% ../nbs/06_model.ipynb #986af1bc
 class XARTraining(XARNetwork):
     "All groups of a training sequence at once."
 
@@ -217,7 +211,7 @@ class XARTraining(XARNetwork):
         if not self.pred.apart: return self.answer(h, tokens, sizes=view.sizes(self.layout))
         if asked is None: raise ValueError(f"head {self.config.head!r} is apart: forward needs asked, what it reads")
         where, sizes = view.asked(self.layout), view.asked_sizes(self.layout)
-        return self.answer(_rows_at(h, where.to(h.device)), *asked, sizes)
+        return self.answer(taken(h, where.to(h.device)), *asked, sizes)
 
     def vectors(self, tokens, t, labels, view, blank=None) -> Tensor:    # as of `forward`; [B, S, width]
         "What the network says of every token, before the head."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', 'GUIDANCE_SCHEDULES', 'steps_per_entity',
-           'guidance_weights', 'Settings', 'check_settings', 'ImageStreams', 'rows_of_hints', 'GuidedVelocity',
-           'EntityTrajectory', 'Generation', 'Recorder', 'check_order', 'Drawing', 'prepare', 'check_generation',
-           'draw_entities', 'evaluation_mode', 'generate']
+           'guidance_weights', 'Settings', 'check_settings', 'ImageStreams', 'GuidedVelocity', 'EntityTrajectory',
+           'Generation', 'Recorder', 'check_order', 'Drawing', 'prepare', 'check_generation', 'draw_entities',
+           'evaluation_mode', 'generate']
 
 # %% ../nbs/08_sampling.ipynb #c8bd463f
 import math
@@ -181,15 +181,6 @@ class ImageStreams:
     def __call__(self, shape) -> Tensor:
         return torch.stack([torch.randn(shape[1:], generator=g, device='cpu') for g in self.generators])
 
-# %% ../nbs/08_sampling.ipynb #8e406f2c
-def rows_of_hints(
-    model: XAR,
-    labels: Tensor,   # Long[B], on the device of the model
-    guided: bool,     # whether there is an unconditional branch
-) -> Tensor:          # Long[B] or [2B]
-    "What is given, for every row of the network's batch."
-    return torch.cat([labels, model.null(labels)]) if guided else labels
-
 # %% ../nbs/08_sampling.ipynb #ce551ee6
 class GuidedVelocity(Velocity):
     "The velocity of one entity, float64 [B, n, C]; counts its NFE."
@@ -278,17 +269,18 @@ def check_order(order, layout, batch: int) -> list[Tensor]:
     raise ValueError(f"a context's order must hold each of the {layout.n_tokens} tokens once, as Long[n] or "
                      f"Long[{batch}, n] per step, got {shown(order)}")
 
-# %% ../nbs/08_sampling.ipynb #0f5f7bfc
+# %% ../nbs/08_sampling.ipynb #86dbb861
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
-    reader: Any            # the context's, see `Reader`
+    model: XAR
+    reader: Any            # the context's: `ask` and `tell`, see `Reader`
     order: list[Tensor]    # the tokens of every step, see `Context.order`
     settings: Settings
     flow: Flow             # what the model was trained with
     noise: Callable        # (shape) -> float64 [B, n, C], on the device of the model
 
-# %% ../nbs/08_sampling.ipynb #70232f48
+# %% ../nbs/08_sampling.ipynb #f5c5cdf0
 def prepare(
     model: XAR,
     labels: Tensor,        # Long[B]
@@ -306,8 +298,11 @@ def prepare(
     order = check_order(context.order(batch, model.layout, noise), model.layout, batch)
     settings = check_settings(len(order), **told)
     check_codes(settings.sampler, flow, model.pred)
-    reader = context.reader(model, rows_of_hints(model, labels.to(device), settings.guided), batch)
-    if reader.per_image or all(where.ndim == 1 for where in order): return Drawing(reader, order, settings, flow, noise)
+    labels = labels.to(device)
+    hints = torch.cat([labels, model.null(labels)]) if settings.guided else labels        # of all rows, see `Reader`
+    reader = context.reader(model, hints, batch)
+    if getattr(reader, 'per_image', True) or all(where.ndim == 1 for where in order):
+        return Drawing(model, reader, order, settings, flow, noise)
     raise ValueError(f"context {type(context).__name__} draws each image in an order of its own, which a cached "
                      "reader cannot follow: its reader must be one like RereadReader")
 
@@ -317,15 +312,15 @@ def check_generation(model: XAR, flow: Flow | None = None, context: Context | No
     with evaluation_mode(model):
         return prepare(model, torch.zeros(1, dtype=torch.long), torch.zeros, flow, context, **told).settings
 
-# %% ../nbs/08_sampling.ipynb #0aa02f6b
+# %% ../nbs/08_sampling.ipynb #81e0edd0
 def draw_entities(
     drawing: Drawing,
+    batch: int,            # number of images
     trajectory: bool,      # whether states are kept
     bar: tqdm,             # progress bar, moved by one per step
 ) -> Generation:
     "The loop over entities; called by `generate` in evaluation mode."
-    d, s, reader, nfe, kept = drawing, drawing.settings, drawing.reader, 0, []
-    model, batch = reader.model, reader.batch
+    d, s, model, reader, nfe, kept = drawing, drawing.settings, drawing.model, drawing.reader, 0, []
     tokens = model.z_proj.weight.new_zeros(batch, model.layout.n_tokens, model.config.in_channels)
     for n, (where, times) in enumerate(zip(d.order, s.grids, strict=True)):
         velocity = GuidedVelocity(reader.ask(n, where, times), d.flow, s.weights[n], s.interval)
@@ -336,8 +331,8 @@ def draw_entities(
         tokens.scatter_(1, where.to(x.device).expand(batch, -1)[..., None].expand_as(x), x)
         nfe += velocity.nfe
         reader.tell(n, where, x, last=n + 1 == len(d.order))
-    latents = model.layout.merge(tokens).float()
-    return Generation(latents, nfe, kept if trajectory else None, reader.reads, tokens.float())
+    latents, reads = model.layout.merge(tokens).float(), getattr(reader, 'reads', nfe)      # nfe: if it does not count
+    return Generation(latents, nfe, kept if trajectory else None, reads, tokens.float())
 
 # %% ../nbs/08_sampling.ipynb #7b95d31a
 @contextmanager
@@ -350,7 +345,7 @@ def evaluation_mode(model):
     finally:
         for module, mode in modes: module.training = mode
 
-# %% ../nbs/08_sampling.ipynb #6111440c
+# %% ../nbs/08_sampling.ipynb #4cfd4bd6
 def generate(
     model: XAR,
     labels: Tensor,                                     # Long[B]; num_classes means no class
@@ -378,7 +373,7 @@ def generate(
     with evaluation_mode(model):
         drawing = prepare(model, labels, randn, flow, context, **told)
         with tqdm(total=drawing.settings.steps, disable=not progress, desc='generate', unit='step') as bar:
-            return _finite(draw_entities(drawing, trajectory, bar))
+            return _finite(draw_entities(drawing, len(labels), trajectory, bar))
 
 # %% ../nbs/08_sampling.ipynb #28465c67
 def _finite(drawn: Generation) -> Generation:
