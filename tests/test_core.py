@@ -18,6 +18,8 @@ from xar_lab.sampling import check_generation, generate
 from xar_lab.views import View, taken
 
 CHANNELS, IMAGES = 3, 2
+MORE = dict(size=dict(kind='vector', shape=[2]), edges=dict(kind='map', shape=[1, 4, 4]),
+            words=dict(kind='prefix', shape=[3, 5]))                        # given beside the class
 LAYOUTS = {'scale': {}, 'antidiagonal': {}, 'cell': dict(size=2)}          # two of unequal sizes, one of equal ones
 
 
@@ -69,8 +71,9 @@ def made(context, head, layout):
     context = make_context(context)
     torch.manual_seed(0)
     config = XARConfig(48, (2, 1), heads=2, in_channels=CHANNELS, num_classes=5, init='published', head=head,
-                       head_options=dict(depth=1) if head == 'token_mlp' else {}, blank=True)
+                       head_options=dict(depth=1) if head == 'token_mlp' else {}, blank=True, given=MORE)
     model = XAR(config, layout).eval().double()
+    for parameter in model.given.parameters(): nn.init.normal_(parameter, std=.3)               # the zero starts left
     return SimpleNamespace(layout=layout, context=context, flow=make_flow(), model=model,
                            config=SimpleNamespace(batch_size=IMAGES))
 
@@ -119,16 +122,19 @@ def test_generation_reads_what_training_read(context, head, layout):
     parts = made(context, head, layout)
     layout, model, labels = parts.layout, parts.model, torch.tensor([1, 4])
     tokens, rand = noise(1)((IMAGES, layout.n_tokens, CHANNELS)), noise(2)
-    reader = parts.context.reader(model, torch.cat([labels, model.null(labels)]), IMAGES)
+    rows = noise(3)
+    given = dict(label=labels) | {name: rows((IMAGES, *spec['shape'])) for name, spec in MORE.items()}
+    told, less = (hints := model.compared(given, ['label', 'words']))[:IMAGES], hints[IMAGES:]
+    reader = parts.context.reader(model, hints, IMAGES)
     order = parts.context.order(IMAGES, layout, rand)
     known = torch.zeros(IMAGES, layout.n_entities, dtype=torch.bool)
     for n, where in enumerate(order):
         ask = reader.ask(n, where, [1., .5, 0.])
         for t in (1., .3):
             x = rand((IMAGES, where.shape[-1], CHANNELS))
-            given = [labels, model.null(labels)][:1 + n % 2]                       # every second step is guided
-            expected = torch.cat([in_parallel(parts, tokens, n, where, known, x, t, of) for of in given])
-            torch.testing.assert_close(ask(torch.cat([x] * len(given)), t), expected, rtol=0, atol=1e-9)
+            branches = [told, less][:1 + n % 2]                        # every second step is guided
+            expected = torch.cat([in_parallel(parts, tokens, n, where, known, x, t, of) for of in branches])
+            torch.testing.assert_close(ask(torch.cat([x] * len(branches)), t), expected, rtol=0, atol=1e-9)
         reader.tell(n, where, taken(tokens, where), n + 1 == len(order))
         known.scatter_(1, layout.entity_ids[where].expand(IMAGES, -1), True)
 
@@ -146,7 +152,7 @@ def test_nothing_leaks_in_training(context, head, layout):
     group, ids, rand = view.group_ids(layout), view.token_ids(layout), noise(4)
     several = (model.pred.draws,) if model.pred.draws > 1 else ()
     own = rand((IMAGES, *several, len(ids), CHANNELS))
-    draws = Draws(view, t, rand((IMAGES, len(ids), CHANNELS)), None, None, [])
+    draws = Draws(view, t, rand((IMAGES, len(ids), CHANNELS)), {}, None, [])
     loss = view.loss.expand(IMAGES, -1)
 
     def answers(tokens):                                                          # [B, S, said], 0 where not asked
@@ -213,7 +219,8 @@ def test_parts_of_a_batch_lose_the_same(context, head):
     "A head apart has its own noise and times: by image, whatever part of the batch a process or a micro-batch has."
     parts = made(context, head, 'antidiagonal')
     parts.codec = SimpleNamespace(stochastic=False, encode=lambda x, g=None: x)
-    images, labels = noise(5)((IMAGES, CHANNELS, 4, 4)), torch.tensor([1, 4])
+    images, rows = noise(5)((IMAGES, CHANNELS, 4, 4)), noise(6)
+    given = {'label': torch.tensor([1, 4])} | {k: rows((IMAGES, *spec['shape'])) for k, spec in MORE.items()}
     stream = lambda *keys: torch.Generator().manual_seed(hash(keys) % 2 ** 31)
     view, t = parts.context.draw(IMAGES, parts.layout, parts.flow.times, torch.Generator().manual_seed(3))
     shape = len(view.token_ids(parts.layout)), CHANNELS
@@ -223,8 +230,9 @@ def test_parts_of_a_batch_lose_the_same(context, head):
         made_of = torch.stack([torch.randn(shape, generator=stream('noise', i)).double() for i in positions])
         none = torch.zeros(len(positions), dtype=torch.bool)
         asked = draw_asked(parts, view, 0, positions, stream)
-        draws = Draws(view.part(part), t[part], made_of, none, none, [0] * len(positions), asked)
-        return batch_loss(parts, parts.model, images[part], labels[part], draws)
+        drop = dict.fromkeys(given, none)
+        draws = Draws(view.part(part), t[part], made_of, drop, none, [0] * len(positions), asked)
+        return batch_loss(parts, parts.model, images[part], {k: v[part] for k, v in given.items()}, draws)
 
     torch.testing.assert_close(of(range(0, 2)), (of(range(0, 1)) + of(range(1, 2))) / 2)
     of(range(0, 2)).backward()

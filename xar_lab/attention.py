@@ -34,17 +34,18 @@ def rotate(
     a, b = at_least_float32(x).unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)
 
-# %% ../nbs/05_attention.ipynb #30f67fd3
+# %% ../nbs/05_attention.ipynb #fb5cf579
 @dataclass
 class KVCache:
     "Keys and values of finished entities. Made by `XAR.new_cache`; `generate` keeps both branches of guidance in one."
     keys: Tensor     # [layers, B, heads, N, head_dim]
     values: Tensor   # [layers, B, heads, N, head_dim]
     filled: int = 0  # number of finished entities: 0 … filled − 1 are in
+    front: bool = False   # whether the tokens in front of all entities are in, if there are any
 
     def part(self, batch: int) -> 'KVCache':
         "A view of the first `batch` images: it shares the memory but keeps its own `filled`."
-        return KVCache(self.keys[:, :batch], self.values[:, :batch], self.filled)
+        return KVCache(self.keys[:, :batch], self.values[:, :batch], self.filled, self.front)
 
     def up_to(self, stop: int, write: bool) -> list[tuple]:
         "For each layer's `Attention`: keys and values of the first `stop` tokens, and whether it writes in place."

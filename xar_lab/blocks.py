@@ -6,7 +6,7 @@
 __all__ = ['DEEPEST', 'WIDEST', 'MOST_CLASSES', 'SIZES', 'PRESETS', 'XARConfig', 'TimeEmbedding', 'rms', 'Attention', 'GatedMLP',
            'rows_of', 'Block']
 
-# %% ../nbs/05_blocks.ipynb #dbd4641e
+# %% ../nbs/05_blocks.ipynb #86aef64a
 import math
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import at_least_float32, attend, joined, rotate
-from .checks import BELOW_1, FLAG, TEXT, Check, is_whole, number, one_of, options, whole
+from .checks import BELOW_1, FLAG, OPTIONS, TEXT, Check, is_whole, number, one_of, options, whole
 
-# %% ../nbs/05_blocks.ipynb #c09c6e5c
+# %% ../nbs/05_blocks.ipynb #6d37d88f
 DEEPEST, WIDEST, MOST_CLASSES = 1000, 2 ** 16, 10 ** 7    # far beyond what can be trained
 
 def _is_depth(value) -> bool:
@@ -34,9 +34,9 @@ SIZES = dict(
                         lambda v: is_whole(v) and v in range(2, WIDEST + 1, 2)),
     dropout=BELOW_1, attn_dropout=BELOW_1, init=one_of('zero', 'published'),
     out_channels=Check('None or a whole number, 1 or more', lambda v: v is None or is_whole(v) and v >= 1),
-    head=TEXT, head_options=options('config', 'layout'), blank=FLAG)
+    head=TEXT, head_options=options('config', 'layout'), blank=FLAG, given=OPTIONS)
 
-# %% ../nbs/05_blocks.ipynb #16359e7d
+# %% ../nbs/05_blocks.ipynb #a45cf60c
 @dataclass(frozen=True)
 class XARConfig:
     "Sizes of an `XAR`. Other defaults are the plain choice; the published recipe sets dropout, time_steps and init."
@@ -57,6 +57,7 @@ class XARConfig:
     head: str = 'linear'              # what turns the network's vectors into answers, by name (05_heads)
     head_options: dict = field(default_factory=dict, hash=False)   # its options
     blank: bool = False               # whether there is a vector for tokens of which nothing is known
+    given: dict = field(default_factory=dict, hash=False)   # conditions beside the class, by name (05_conditions)
 
     def __post_init__(self):
         if isinstance(self.depth, list): object.__setattr__(self, 'depth', tuple(self.depth))

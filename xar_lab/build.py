@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['REGISTRIES', 'SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'context_of', 'sampling_of', 'saved_config', 'modules_of',
-           'check_names', 'first_images', 'codec_of', 'layout_of', 'network_of', 'read_start', 'build', 'outline',
-           'sample_grid']
+           'check_names', 'first_images', 'codec_of', 'layout_of', 'conditions_of', 'network_of', 'read_start', 'build',
+           'outline']
 
-# %% ../nbs/22_build.ipynb #d2057c70
+# %% ../nbs/22_build.ipynb #48c41976
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -19,18 +19,18 @@ from torch import Tensor
 
 from .blocks import PRESETS
 from .checkpoints import load_model, load_published, transfer
+from .conditions import CONDITIONS
 from .config import GENERIC_DEFAULTS, TrainConfig, resolve
 from .context import CONTEXTS, Context, check_query, make_context
-from .core import OPTIMIZERS, seeded, stream_seed
-from .data import DATASETS, BatchOrder, MissingData, SkipBadItems, load_dataset
+from .core import OPTIMIZERS, moved, seeded
+from .data import DATASETS, BatchOrder, MissingData, SkipBadItems, given_of, load_dataset
 from .entities import LAYOUTS, EntityLayout, make_layout
 from .flow import FLOWS, TIMES, LinearFlow, make_flow
 from .heads import HEADS, make_head
-from .images import image_spec, save_grid, to_uint8
 from .latents import CODECS, FITTED, make_codec, measure_factor
 from .model import XAR
 from .runs import good_checkpoint, read_config, run_path
-from .sampling import check_generation, generate
+from .sampling import check_generation
 from .solvers import SAMPLERS
 from .uses import RECIPES, open_uses, recipe_home
 from .views import View
@@ -66,10 +66,10 @@ def context_of(config: TrainConfig) -> Context:
     "The context that a run was trained in, and `generate` needs."
     return make_context(config.context, **config.context_options)
 
-# %% ../nbs/22_build.ipynb #d46974c7
+# %% ../nbs/22_build.ipynb #e73fa473
 def sampling_of(
     config: TrainConfig,
-    **asked,                   # sampler, steps, guidance, guidance_schedule, sampler_options; None: the run's
+    **asked,                   # sampler, steps, guidance, guidance_schedule, …; None: the run's
 ) -> dict:
     "Arguments of `generate`: those asked for, and the run's for the others."
     usual = dict(sampler=config.sampler, steps=config.sample_steps, guidance=config.guidance,
@@ -82,7 +82,7 @@ REGISTRIES = dict(
     dataset=DATASETS, layout=LAYOUTS, context=CONTEXTS, head=HEADS, flow=FLOWS, times=TIMES, codec=CODECS,
     sampler=SAMPLERS, optimizer=OPTIMIZERS, recipe=RECIPES)        # parameter → what its name is looked up in
 
-# %% ../nbs/22_build.ipynb #acda2306
+# %% ../nbs/22_build.ipynb #43c6645e
 def saved_config(
     saved: dict,      # a run's config.json
 ) -> TrainConfig:
@@ -103,6 +103,7 @@ def check_names(
     uses = modules_of(config) if uses is None else uses
     for what in parameters:
         if (name := getattr(config, what)) is not None: REGISTRIES[what].must_travel(name, uses)
+    for spec in config.given.values(): CONDITIONS.must_travel(spec['kind'], uses)
 
 # %% ../nbs/22_build.ipynb #cc83da1a
 SAMPLE = 512      # training images that the codec's factor is measured on
@@ -155,7 +156,17 @@ def layout_of(config: TrainConfig, grid: tuple[int, ...], codec=None) -> EntityL
         options['codebook'] = codec.codebook.tolist()
     return make_layout(config.layout, grid, config.size, order=config.order, **options)
 
-# %% ../nbs/22_build.ipynb #ba06f09b
+# %% ../nbs/22_build.ipynb #d3406b77
+def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the conditions; what the first item gives them
+    "The conditions of a run, each told the shape of what an item gives. `ValueError` for what no item gives."
+    if not config.given: return {}, {}
+    first, full = given_of(SkipBadItems(dataset, config.bad_images), [0], [*config.given]), {}
+    for name, spec in config.given.items():
+        asks = 'shape' in inspect.signature(CONDITIONS.find(spec['kind'])).parameters and 'shape' not in spec
+        full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
+    return full, first
+
+# %% ../nbs/22_build.ipynb #0c437023
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -164,13 +175,14 @@ def network_of(
     device=None,                    # where parameters are made; 'meta': sizes only
     codec=None,                     # for what needs its codebook
     flow=None,                      # says how many channels an answer has, if not those of a token
+    given: dict | None = None,      # the conditions, as `conditions_of` gives them
 ) -> tuple[EntityLayout, Context, View, XAR]:
     "Layout, context, view and model of a run. `ValueError` for choices that do not fit together."
     context, layout = context_of(config), layout_of(config, grid, codec)
     sizes = dataclasses.replace(
         PRESETS[config.model], in_channels=channels, num_classes=num_classes, dropout=config.dropout,
         attn_dropout=config.attn_dropout, time_steps=config.time_steps or None, init=config.init, head=config.head,
-        head_options=config.head_options, out_channels=getattr(flow, 'channels', None))
+        head_options=config.head_options, out_channels=getattr(flow, 'channels', None), given=given or {})
     with seeded(config.seed, 'init'): apart = make_head(sizes, layout).apart            # tried, and thrown away
     asked_blank = not check_query(context, layout, channels) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)
@@ -190,7 +202,7 @@ def read_start(
     open_uses(saved := read_config(path / 'config.json'), path, uses)
     return load_model(good / 'ema.safetensors'), saved.get('images', {}).get('class_names')
 
-# %% ../nbs/22_build.ipynb #63ac3d0c
+# %% ../nbs/22_build.ipynb #6dfac7b1
 def build(
     config: TrainConfig,
     device=None,          # where the model's parameters are made; 'meta': sizes only
@@ -205,10 +217,11 @@ def build(
     if source and given.time_steps is None:
         config = dataclasses.replace(config, time_steps=source.config.time_steps or 0)
     config, flow = dataclasses.replace(config, factor=codec.factor, codec=codec_spec['name']), flow_of(config, codec)
-    items = dataset.wrap(codec)
+    (given, first), items = conditions_of(config, dataset), dataset.wrap(codec)
     grid = tuple(items.encode(sample[:1]).shape[2:])
     layout, context, view, model = network_of(
-        config, codec.channels, grid, dataset.num_classes, device, codec, flow)
+        config, codec.channels, grid, dataset.num_classes, device, codec, flow, given)
+    model.check_given(first or torch.zeros(1, dtype=torch.long))
     if device != 'meta': check_generation(model, flow, context, **sampling_of(config))
     same_classes = classes is None or list(classes) == list(dataset.class_names)
     started = transfer(source, model, same_classes) if source and device != 'meta' else {}
@@ -224,18 +237,5 @@ def outline(
     layout, context, view, model = network_of(config, missing.channels, missing.grid, missing.num_classes, 'meta')
     return Parts(config, range(missing.images), None, {}, layout, context, view, model, flow_of(config))
 
-# %% ../nbs/22_build.ipynb #3826346b
-def sample_grid(
-    parts: Parts,
-    model: XAR,
-    path: Path,
-    per_class: int = 4,   # rows
-    most: int = 10,       # classes shown, the first ones
-):
-    "A grid of samples as PNG, one column per class, always from the same noise."
-    c, columns = parts.config, min(most, parts.dataset.num_classes)
-    out = generate(
-        model, torch.arange(columns).repeat(per_class), flow=parts.flow, context=parts.context, **sampling_of(c),
-        generator=torch.Generator().manual_seed(stream_seed(c.seed, 'grid')))
-    images = to_uint8(parts.codec.decode(out.latents), parts.dataset).cpu()
-    save_grid(images, path, columns, image_spec(parts.dataset).class_names[:columns])
+# %% ../nbs/22_build.ipynb #e2346060
+__getattr__ = moved(__name__, grids='sample_grid')

@@ -6,7 +6,7 @@
 __all__ = ['CALLBACKS', 'Callback', 'Run', 'told', 'JsonLines', 'TensorBoard', 'ProgressBar', 'MeasuredCost', 'Faults',
            'SampleGrid', 'Follow', 'StopOnSignal', 'register_callback', 'make_callbacks']
 
-# %% ../nbs/27_callbacks.ipynb #8847e205
+# %% ../nbs/27_callbacks.ipynb #8a178ed9
 import io
 import json
 import math
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .build import Parts, sample_grid
+from .build import Parts
 from .checks import OPTIONS
 from .config import TrainConfig
 from .core import Registry, autocast, duration, peak_memory, size, write_json, write_whole
 from .data import BatchOrder, check_item
+from .grids import sample_grid
 from .run_files import Row, read_lines
 from .runs import note
 from .state import State, whole_model
@@ -196,7 +197,7 @@ class Faults(Callback):
         if not run.main: return
         with run.keeping('faults.jsonl is'): note(run.folder, **event)
 
-# %% ../nbs/27_callbacks.ipynb #a63f7167
+# %% ../nbs/27_callbacks.ipynb #7d34e071
 class SampleGrid(Callback):
     "A grid of samples every `sample_every` steps, and at the end."
 
@@ -204,9 +205,8 @@ class SampleGrid(Callback):
         if step % run.config.sample_every and step != run.config.steps: return
         averaged = whole_model(run.state.ema.module, run.main, run.device)      # all processes take part
         if averaged is None or not run.main or not run.folder.is_dir(): return        # removed: not made anew
-        path = run.folder / 'samples' / f'step_{step:08d}.png'
-        with run.keeping(f'the grid of step {step} is'):
-            with autocast(run.device, run.state.precision): sample_grid(run.parts, averaged, path)
+        path, about = run.folder / 'samples' / f'step_{step:08d}.png', f'the grid of step {step} is'
+        with run.keeping(about), autocast(run.device, run.state.precision): sample_grid(run.parts, averaged, path)
         if path.is_file(): run.tell('on_sample', path=path)
 
 # %% ../nbs/27_callbacks.ipynb #6269bc24

@@ -161,11 +161,16 @@ def _read_header(header: dict[str, str], path) -> tuple[XARConfig, EntityLayout]
     try: return XARConfig(**sizes), make_layout(**spec)        # not on the meta device: a factory may make tensors
     except (TypeError, ValueError) as e: raise ValueError(f"{path} cannot be read: {str(e).splitlines()[0]}") from None
 
-# %% ../nbs/16_checkpoints.ipynb #c723d153
-def _start_of(name: str, own: Tensor, theirs: Tensor, source: XAR, target: XAR, places: Tensor, moved: bool,
+# %% ../nbs/16_checkpoints.ipynb #2ce2dcb4
+def _start_of(name: str, own: Tensor, theirs: Tensor | None, source: XAR, target: XAR, places: Tensor, moved: bool,
               same_classes: bool) -> tuple[str, str, Tensor]:
     "For one parameter: its group, what is done with it ('kept', or what instead), its value."
     old, new = source.config, target.config
+    if name.startswith('given.'):
+        at = name.split('.')[1]
+        same = theirs is not None and old.given.get(at) == new.given[at]
+        return f'condition {at}', *(('kept', theirs) if same else ('new', own))
+    if theirs is None: return name.partition('.')[0], 'new', own
     if name.endswith('pos_embed_learned'):
         return 'positions', 'each from the nearest of the old layout' if moved else 'kept', theirs[:, places]
     if name.startswith(('z_proj.', 'pred.')):
@@ -177,7 +182,7 @@ def _start_of(name: str, own: Tensor, theirs: Tensor, source: XAR, target: XAR, 
         return 'classes', f'new ({new.num_classes} classes; "no class" kept)', torch.cat([own[:-1], theirs[-1:]])
     return 'blocks, norms and time', 'kept', theirs
 
-# %% ../nbs/16_checkpoints.ipynb #f54a2610
+# %% ../nbs/16_checkpoints.ipynb #d2c0bb68
 @torch.no_grad()
 def transfer(
     source: XAR,            # trained
@@ -192,10 +197,10 @@ def transfer(
     theirs, told = source.state_dict(), {}
     places, moved = _nearest_positions(source.layout, target.layout)
     for name, own in target.state_dict().items():
-        group, done, value = _start_of(name, own, theirs[name], source, target, places, moved, same_classes)
+        group, done, value = _start_of(name, own, theirs.get(name), source, target, places, moved, same_classes)
         own.copy_(value)
         if told.get(group, 'kept') == 'kept': told[group] = done
-    return told
+    return told | {f'condition {name}': 'left out' for name in source.config.given if name not in target.config.given}
 
 # %% ../nbs/16_checkpoints.ipynb #43ac4b4f
 def _nearest_positions(old: EntityLayout, new: EntityLayout) -> tuple[Tensor, bool]:

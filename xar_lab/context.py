@@ -20,7 +20,7 @@ from .views import View, taken, turns
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
 
-# %% ../nbs/04_context.ipynb #18d432cd
+# %% ../nbs/04_context.ipynb #602522fb
 class Context:
     "The interface and its default: block-causal, one independent time per entity. Override what differs."
     blanks = False    # whether groups without loss at t = 1, of which nothing is known, are read as blanks
@@ -61,7 +61,7 @@ class Context:
 
     def reader(self,
         model,                                     # an `XAR`
-        hints: Tensor,                             # what is given: Long[R], R a multiple of batch; see `Reader`
+        hints,                                     # what is given: `Hints` of R rows, or labels; see `Reader`
         batch: int,                                # number of images
     ) -> 'Reader':
         "Generation: how the network reads what is known."
@@ -114,7 +114,7 @@ class CausalContext(Context):
             self.nearest[layout, n] = torch.cdist(here, before).argmin(1) + layout.slices[n - 1].start
         return tokens[:, self.nearest[layout, n].to(tokens.device)]
 
-# %% ../nbs/04_context.ipynb #cdf7cd81
+# %% ../nbs/04_context.ipynb #b5ac589b
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
     per_image = False      # whether images may be drawn in orders of their own
@@ -122,12 +122,14 @@ class Reader:
     def __init__(self,
         context: Context,
         model,             # an `XAR`
-        hints: Tensor,     # Long[R]: labels of all rows; R = batch, or under guidance 2 · batch, below of no class
+        hints,             # `Hints` of R rows, or labels Long[R]; R = batch, or under guidance 2 · batch, below of less
         batch: int,        # number of images, B
     ):
-        self.context, self.model, self.hints, self.batch, self.reads, self.asked = context, model, hints, batch, 0, -1
+        self.context, self.model, self.batch, self.reads, self.asked = context, model, batch, 0, -1
+        self.hints = model.hints(hints)
         weight, layout = model.z_proj.weight, model.layout
-        self.turns, self.cache = turns(context.view(layout), layout), model.new_cache(len(hints))
+        self.turns, self.cache = turns(context.view(layout), layout), model.new_cache(len(self.hints))
+        model.read_prefix(self.hints, self.cache)
         self.tokens = weight.new_zeros(batch, layout.n_tokens, model.config.in_channels)
         queried = context.query(layout, self.tokens, 0) is not None
         if queried and not model.pred.apart:
@@ -198,13 +200,13 @@ def _name(context) -> str:
     known = [name for name, factory in CONTEXTS.items() if factory is type(context)]
     return f'context {(known or [type(context).__name__])[0]!r}'
 
-# %% ../nbs/04_context.ipynb #ab472684
+# %% ../nbs/04_context.ipynb #c80d1986
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
     per_image = True
 
-    def __init__(self, context: Context, model, hints: Tensor, batch: int):    # as of `Reader`
-        self.model, self.hints, self.batch, self.reads = model, hints, batch, 0
+    def __init__(self, context: Context, model, hints, batch: int):    # as of `Reader`
+        self.model, self.hints, self.batch, self.reads = model, model.hints(hints), batch, 0
         weight, layout = model.z_proj.weight, model.layout
         self.view, self.groups = context.view(layout), layout.entity_ids.to(weight.device)
         if self.view.entity.tolist() != list(range(layout.n_entities)) or self.view.batches:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FASHION_CLASSES', 'SYSTEM_FOLDERS', 'DATASETS', 'ImageDataset', 'digits', 'fashion_mnist', 'folder', 'latents',
-           'MissingData', 'imagenet', 'register_dataset', 'as_they_are', 'fill_in', 'labels_of', 'load_dataset',
-           'BatchOrder', 'SkipBadItems', 'check_item', 'loaders_explained']
+           'MissingData', 'imagenet', 'register_dataset', 'as_they_are', 'fill_in', 'as_given', 'label_of', 'given_of',
+           'labels_of', 'examples_of', 'load_dataset', 'BatchOrder', 'SkipBadItems', 'check_item', 'loaders_explained']
 
-# %% ../nbs/15_data.ipynb #920bb941
+# %% ../nbs/15_data.ipynb #fba3a534
 import gzip
 import json
 import struct
@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .cache import open_latents
+from .checks import shown
 from .core import Registry, moved, project_root, stream_seed
 from .folders import ImageFolder
 from .images import image_spec
@@ -200,18 +201,57 @@ def fill_in(dataset) -> Dataset:
         if not hasattr(dataset, name): setattr(dataset, name, value)
     return dataset
 
-# %% ../nbs/15_data.ipynb #a6fadda0
+# %% ../nbs/15_data.ipynb #ffcd55fe
+def as_given(labels: Tensor | dict) -> dict:
+    "What a batch of a data set gives, by name; labels alone are 'label'."
+    return labels if isinstance(labels, dict) else {'label': labels}
+
+def label_of(item: tuple) -> int:
+    "The class of an item (image, label), or (image, what is given by name)."
+    return int(item[1]['label'] if isinstance(item[1], dict) else item[1])
+
+def given_of(
+    dataset,
+    places: Sequence[int],      # of its items
+    names: Sequence[str],       # of what is wanted
+) -> dict[str, Tensor]:         # by name, a row per place
+    "What a data set gives for some of its items. `ValueError` that names what it does not give."
+    told = [as_given(dataset[i][1]) for i in places]
+    if missing := next((name for name in names if any(name not in item for item in told)), None):
+        raise ValueError(f"the data set gives no {missing!r} with its images, only {', '.join(map(str, told[0]))}")
+    return {name: torch.stack([torch.as_tensor(item[name]) for item in told]) for name in names}
+
+# %% ../nbs/15_data.ipynb #e5dbda0a
 def labels_of(dataset) -> Tensor:      # Long[n]
     "The labels of a data set; images are not read if it keeps its labels apart."
     kept = getattr(dataset, 'labels', None)
-    return torch.tensor([label for _, label in dataset]) if kept is None else kept
+    if kept is not None: return kept
+    return torch.tensor([label_of(dataset[i]) for i in range(len(dataset))])
 
+# %% ../nbs/15_data.ipynb #97f89230
+def examples_of(
+    dataset,
+    labels: Tensor,             # Long[n]
+    names: Sequence[str],       # of what else is wanted
+    seed: int = 0,              # of the choice
+) -> dict[str, Tensor]:         # 'label', and by name a row per label
+    "What a data set gives with items of these classes, each item once as long as they last. `ValueError` without any."
+    if not names: return {'label': labels}
+    known, places = labels_of(dataset), torch.zeros_like(labels)
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(stream_seed(seed, 'examples')))
+    for k in labels.unique().tolist():
+        pool, wanted = order[known[order] == k], (labels == k).nonzero()[:, 0]
+        if not len(pool): raise ValueError(f"the data set has no item of class {k} to draw for")
+        places[wanted] = pool[torch.arange(len(wanted)) % len(pool)]
+    return {'label': labels} | given_of(dataset, places.tolist(), names)
+
+# %% ../nbs/15_data.ipynb #2d17cf9b
 def load_dataset(
     name: str,             # 'digits' | 'fashion_mnist' | 'folder' | 'latents' | 'imagenet' | a registered one
     split: str = 'train',  # 'train' | 'test'
     **options,
 ) -> Dataset:
-    "A data set by name: items (image float32 [c, h, w] in [−1, 1], label). `ValueError` for unknown names and options."
+    "By name; items (image float32 [c, h, w] in [−1, 1], label or dict of what is given). `ValueError` for bad names."
     return fill_in(DATASETS.make(name, split=split, **options))
 
 # %% ../nbs/15_data.ipynb #5e2eecf8
@@ -249,12 +289,12 @@ class BatchOrder:
     def __iter__(self) -> Iterator[list[int]]: return map(self.mine, range(self.start, self.stop))
     def __len__(self): return self.stop - self.start
 
-# %% ../nbs/15_data.ipynb #5ec6479e
+# %% ../nbs/15_data.ipynb #e77042f4
 class SkipBadItems(torch.utils.data.Dataset):
     "A data set with good items only: (image, label, −1), or (the next good one's, index of the bad one)."
 
     def __init__(self,
-        dataset,              # of (image, label)
+        dataset,              # of (image, label), or of (image, what is given by name, 'label' among it)
         policy: str,          # 'skip' | 'stop': an unusable image is a `ValueError` that names it
         most: int = 100,      # unusable images one after the other, after which more is wrong than single images
     ):
@@ -270,7 +310,7 @@ class SkipBadItems(torch.utils.data.Dataset):
             if self.policy == 'stop': raise ValueError(fault)
         raise ValueError(f"{self.most} images in a row cannot be used, from {i} on: {fault}")
 
-# %% ../nbs/15_data.ipynb #7c6c2ef8
+# %% ../nbs/15_data.ipynb #f3101280
 def check_item(
     dataset,
     i: int,
@@ -280,9 +320,13 @@ def check_item(
     except (OSError, ValueError, SyntaxError) as e:
         return f"image {i} of the data set cannot be read: {type(e).__name__}: {str(e)[:200]}", ()
     if not torch.as_tensor(image).isfinite().all(): return f"image {i} of the data set holds NaN or infinity", ()
-    if not 0 <= int(label) < dataset.num_classes:
-        raise ValueError(f"label {int(label)} of image {i} is out of range: classes are 0 to {dataset.num_classes - 1}")
-    return None, (image, label)
+    given = as_given(label)
+    if 'label' not in given: raise ValueError(f"image {i} of the data set gives {shown([*given])}, and no 'label'")
+    if not 0 <= int(given['label']) < dataset.num_classes:
+        raise ValueError(f"label {int(given['label'])} of image {i} is out of range: classes are 0 to "
+                         f"{dataset.num_classes - 1}")
+    broken = next((name for name, value in given.items() if not torch.as_tensor(value).isfinite().all()), None)
+    return (f"{broken} of image {i} holds NaN or infinity", ()) if broken else (None, (image, label))
 
 # %% ../nbs/15_data.ipynb #4e7a40d2
 def _from_loader(e: Exception, workers: int) -> bool:

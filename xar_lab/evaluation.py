@@ -6,7 +6,7 @@
 __all__ = ['FEWEST_RESAMPLINGS', 'MOST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'COMPARED_BY', 'reference_images',
            'check_comparison', 'measure', 'evaluate_samples', 'check_n', 'evaluate']
 
-# %% ../nbs/33_evaluation.ipynb #cda886cc
+# %% ../nbs/33_evaluation.ipynb #4c02f574
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from .checks import PATH, is_whole, shown, whole
 from .config import TrainConfig, resolve
 from .context import Context
 from .core import device_of, moved
-from .data import labels_of
+from .data import examples_of, labels_of
 from .distances import COPY_QUANTILE, DRAWN_SHARE, KID_SEED, KID_SUBSETS, PRC_NEIGHBORHOOD, canonical_order
 
 # isort: split
@@ -225,7 +225,7 @@ def check_n(
     balanced_labels(n, classes)
     return n
 
-# %% ../nbs/33_evaluation.ipynb #22ae1f7b
+# %% ../nbs/33_evaluation.ipynb #7ad58743
 class _Model:
     "A model to judge."
     def __init__(self, model: XAR, folder, codec, dataset, **how):
@@ -235,13 +235,13 @@ class _Model:
         self.config, self.folder, self.class_names = resolve(TrainConfig(dataset=dataset)), Path(folder), ()
 
     def facts(self): return None
-    def draw(self, labels, sampling, processes, device, compile, **options) -> tuple[Tensor, dict]:
+    def draw(self, given, sampling, processes, device, compile, **options) -> tuple[Tensor, dict]:
         "Images and their cost."
         if compile: self.model.compile_blocks()
-        return draw_samples(self.model.to(device_of(0, device)), self.codec, labels, dataset=open_real(self.real),
+        return draw_samples(self.model.to(device_of(0, device)), self.codec, given, dataset=open_real(self.real),
                             precision=self.config.precision, **self.how, **options, **sampling)
 
-# %% ../nbs/33_evaluation.ipynb #abf0ae7b
+# %% ../nbs/33_evaluation.ipynb #7198de67
 class _Run:
     "A run to judge; its samples are drawn in shards, so that a killed evaluation goes on where it stopped."
     def __init__(self, run, folder, name, uses, **others):
@@ -254,13 +254,13 @@ class _Run:
         self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run_path(run), name))
 
     def facts(self): return self.source.facts()
-    def draw(self, labels, sampling, batch_size, **options) -> tuple[Tensor, dict]:
+    def draw(self, given, sampling, batch_size, **options) -> tuple[Tensor, dict]:
         "Images and their cost."
-        drawn = draw_shards(self.source, labels, self.folder / 'shards', sampling=sampling, shard_size=batch_size,
+        drawn = draw_shards(self.source, given, self.folder / 'shards', sampling=sampling, shard_size=batch_size,
                             batch_size=batch_size, precision=self.config.precision, **options)
         return drawn.all(), drawn.cost
 
-# %% ../nbs/33_evaluation.ipynb #363419df
+# %% ../nbs/33_evaluation.ipynb #1e3878d1
 def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
     check_replaceable(subject.folder)
@@ -269,19 +269,21 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     n, model = check_n(n, subject.real, held_out), subject.model
     check_enough(n)
     labels = balanced_labels(n, model.config.num_classes, seed)
+    given = examples_of(held_out, labels, [*model.given], seed)
     open_extractor(check_comparison(subject.real, **comparison)[0], comparison.get('extractor_weights'))
-    weights, (images, cost) = subject.facts(), subject.draw(labels, sampling, seed=seed, **drawing)
+    weights, (images, cost) = subject.facts(), subject.draw(given, sampling, seed=seed, **drawing)
     numbers = measure(images, labels, subject.real, seed=seed, device=drawing['device'], progress=drawing['progress'],
                       splits=(train, held_out), **comparison)
     numbers['metrics'] |= dict(nfe=cost['nfe'], reads=cost['reads'])
     numbers |= dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
                     parameters=sum(p.numel() for p in model.parameters()),
                     timing=dict(sampling_seconds=cost['seconds'], images_per_s=n / cost['seconds']))
-    report = store_report(subject.folder, images, labels, train.class_names, numbers)
+    if model.given: numbers['given'] = f"{', '.join(model.given)} of held-out items"
+    report = store_report(subject.folder, images, labels, train.class_names, numbers, model.pictures(given))
     remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
     return report
 
-# %% ../nbs/33_evaluation.ipynb #aa0e4577
+# %% ../nbs/33_evaluation.ipynb #0fead93e
 COMPARED_BY = ('extractor', 'extractor_weights', 'extractor_sha256', 'resamplings')      # what `measure` can be told
 
 def _subject(run_or_model, folder, name, uses, **others):
@@ -289,10 +291,9 @@ def _subject(run_or_model, folder, name, uses, **others):
     if isinstance(run_or_model, XAR): return _Model(run_or_model, folder, **others)
     return _Run(run_or_model, folder, name, uses, **others)
 
-def _sampling(subject, sampler, steps, guidance, guidance_schedule, sampler_options) -> dict:
+def _sampling(subject, **asked) -> dict:
     "How to draw. `ValueError` for what does not fit the subject, before a folder is claimed."
-    sampling = sampling_of(subject.config, sampler=sampler, steps=steps, guidance=guidance,
-                           guidance_schedule=guidance_schedule, sampler_options=sampler_options)
+    sampling = sampling_of(subject.config, **asked)
     check_generation(subject.model, **subject.how, **sampling)
     return sampling
 
@@ -304,22 +305,21 @@ def _check_asked(seed, folder, comparison: dict, **counts):
     if unknown := next((name for name in comparison if name not in COMPARED_BY), None):
         raise ValueError(f"unknown argument {unknown!r}; besides its own, evaluate takes {', '.join(COMPARED_BY)}")
 
-# %% ../nbs/33_evaluation.ipynb #e6387c14
+# %% ../nbs/33_evaluation.ipynb #1236e19d
 def evaluate(
     run_or_model,                         # run folder, or an XAR (then give codec and dataset, and folder)
     *,
     n: int | None = None,                 # samples, a multiple of the classes; None: 1,000, or what is possible
     name: str = 'default',                # name of the evaluation: written to <run>/eval/<name>/
     folder: str | Path | None = None,     # where to write instead
-    codec=None,                           # for a model: what decodes its latents
-    dataset: str | None = None,           # for a model: the data set to compare with
-    flow: LinearFlow | None = None,       # for a model: what it was trained with
-    context: Context | None = None,       # for a model: what it was trained in
+    codec=None, dataset: str | None = None,   # for a model: what decodes its latents; the data set to compare with
+    flow: LinearFlow | None = None, context: Context | None = None,   # for a model: what it was trained with, and in
     sampler: str | None = None,           # default: the run's
     steps: int | list | None = None,      # per entity; default: the run's
     guidance: float | None = None,        # default: the run's
     guidance_schedule: str | None = None,  # by name; default: the run's
     sampler_options: dict | None = None,  # such as temperature of 'categorical'; default: the run's
+    guidance_drops: list | None = None,   # what the comparison of guidance is not given; default: all
     seed: int = 0,                        # of labels and noise, and of the choice of real images
     batch_size: int = 250,                # images at a time
     processes: int = 1,                   # for a run: processes that draw samples
@@ -332,7 +332,8 @@ def evaluate(
     "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
     _check_asked(seed, folder, comparison, batch_size=batch_size, processes=processes)
     subject = _subject(run_or_model, folder, name, uses, codec=codec, dataset=dataset, flow=flow, context=context)
-    sampling = _sampling(subject, sampler, steps, guidance, guidance_schedule, sampler_options)
+    sampling = _sampling(subject, sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule,
+                         sampler_options=sampler_options, guidance_drops=guidance_drops)
     drawing = dict(batch_size=batch_size, processes=processes, device=device, compile=compile, progress=progress)
     return _draw_and_measure(subject, n, seed, sampling, drawing, comparison)
 

@@ -9,7 +9,7 @@ __all__ = ['SMALLEST_SIDE', 'FEWEST_BLOCKS', 'WEIGHT_DECAY', 'LABEL_SMOOTHING', 
            'load_classifier', 'classifier_facts', 'extractor_files', 'extractor_for', 'register_extractors', 'fidelity',
            'check_extractor', 'is_official']
 
-# %% ../nbs/31_features.ipynb #ee83d949
+# %% ../nbs/31_features.ipynb #7aa631ba
 import json
 from pathlib import Path
 from typing import Annotated, Iterator
@@ -26,16 +26,16 @@ from .checkpoints import check_numbers, read_tensors
 from .checks import PATH, TEXT, Named
 from .config import TrainConfig
 from .core import memory_of, parse_json, project_root, save_tensors, sha256, stream_seed
-from .data import labels_of, load_dataset
+from .data import label_of, labels_of, load_dataset
 from .images import to_uint8
 
-# %% ../nbs/31_features.ipynb #1574f79e
+# %% ../nbs/31_features.ipynb #4ff14708
 def real_images(
-    dataset,                  # items: (image, label)
+    dataset,                  # items: (image, label or what is given)
 ) -> tuple[Tensor, Tensor]:   # uint8[n, c, h, w], Long[n]
     "All images of a data set, as samples are stored."
     items = [dataset[i] for i in range(len(dataset))]
-    return to_uint8(torch.stack([image for image, _ in items]), dataset), torch.tensor([label for _, label in items])
+    return to_uint8(torch.stack([item[0] for item in items]), dataset), torch.tensor([*map(label_of, items)])
 
 def name_of(
     dataset: str | dict,     # name, or the arguments of `load_dataset`: {'name': 'folder', 'root': …}

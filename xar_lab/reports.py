@@ -6,7 +6,7 @@
 __all__ = ['LEFT_OUT', 'BETTER', 'NAMES', 'GRID_IMAGES', 'GRID_COLUMNS', 'WRITES', 'better', 'Floor', 'SavedReport', 'EvalReport',
            'store_report', 'check_replaceable']
 
-# %% ../nbs/32_reports.ipynb #2c9e2482
+# %% ../nbs/32_reports.ipynb #42570157
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from .checks import in_table
 from .core import read_json, write_json, write_whole
-from .images import as_array, save_grid
+from .images import as_array, save_grid, under_pictures
 from .runs import run_path
 from .samples import first_of_each
 
@@ -97,7 +97,7 @@ class EvalReport:
         lines = [f'{name:26s} {value:26s} {floor:20s}  {word}'.rstrip() for name, value, floor, word in rows]
         return '\n'.join(lines + [f'note: {note}' for note in self.numbers['notes']])
 
-# %% ../nbs/32_reports.ipynb #fbbcb847
+# %% ../nbs/32_reports.ipynb #826435fc
 GRID_IMAGES, GRID_COLUMNS = 80, 10     # of a grid.png without labels, at most
 
 def store_report(
@@ -106,6 +106,7 @@ def store_report(
     labels: Tensor | None,      # Long[n]
     class_names: list[str],
     numbers: dict,              # goes into report.json
+    pictures: list[Tensor] | tuple = (),   # [n, c, h, w]: what was given, shown above the samples
 ) -> EvalReport:
     "Write samples.npz, grid.png (the first of each class; without labels the first) and report.json."
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,8 @@ def store_report(
     else:
         chosen = first_of_each(labels, columns=GRID_COLUMNS)
         classes = labels[chosen[:min(GRID_COLUMNS, len(labels.unique()))]]          # those of the first row
-        save_grid(images[chosen], folder / 'grid.png', len(classes), [class_names[k] for k in classes])
+        shown = under_pictures(images[chosen], [p[chosen] for p in pictures], len(classes))
+        save_grid(shown, folder / 'grid.png', len(classes), [class_names[k] for k in classes])
     write_json(folder / 'report.json', numbers)
     return EvalReport(folder, numbers)
 

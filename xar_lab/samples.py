@@ -6,7 +6,7 @@
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'draw_samples', 'Source', 'draw_shards', 'DrawingPlan',
            'DrawnShard', 'DrawnImages', 'write_npz']
 
-# %% ../nbs/30_samples.ipynb #0e4eb2fe
+# %% ../nbs/30_samples.ipynb #aa498195
 import hashlib
 import inspect
 import time
@@ -28,6 +28,7 @@ from .checkpoints import load_published
 from .checks import OPTIONS, is_whole, shown, whole
 from .config import TrainConfig, resolve
 from .core import autocast, device_of, moved, pick_precision, read_json, sha256, stream_seed, write_whole
+from .data import as_given
 from .flow import make_flow
 from .folders import synset_names
 from .images import ImageSpec, as_array, image_spec, to_uint8
@@ -71,11 +72,11 @@ def first_of_each(
     rows = min(len(p) for p in places)
     return torch.stack([p[:rows] for p in places], dim=1).flatten()
 
-# %% ../nbs/30_samples.ipynb #96bd390c
+# %% ../nbs/30_samples.ipynb #d05df789
 def draw_samples(
     model: XAR,
     codec,
-    labels: Tensor,              # Long[n]
+    labels: Tensor | dict,       # Long[n]; or by name what is given, n rows each
     *,
     dataset=None,                # data set or ImageSpec: gives the images' size and levels; None: as decoded, 256
     seed: int = 0,               # of the noise
@@ -87,34 +88,39 @@ def draw_samples(
     **sampling,                  # arguments of `generate`: flow, sampler, steps, guidance, …
 ) -> tuple[Tensor, dict]:        # uint8[n, c, h, w]; nfe, reads, seconds, decode_seconds, precision
     "Images for labels. `ValueError` if one is not finite: as bytes it would look like an image."
-    _check_drawing(labels, batch_size, seed, first, sampling)
+    (given, n), precision = _check_drawing(labels, batch_size, seed, first, sampling), pick_precision(
+        precision, model.z_proj.weight.device)
     images, per_image, decoding, started = [], {}, 0., time.perf_counter()
-    precision = pick_precision(precision, model.z_proj.weight.device)
-    with tqdm(total=len(labels), desc='sample', unit='image', disable=not progress, mininterval=2) as bar:
-        for start in range(0, len(labels), batch_size):
-            part = labels[start:start + batch_size]
-            out = _draw_batch(model, part, seed, first + start, precision, sampling)
+    with tqdm(total=n, desc='sample', unit='image', disable=not progress, mininterval=2) as bar:
+        for start in range(0, n, batch_size):
+            places = range(start, min(n, start + batch_size))
+            out = _draw_batch(model, given, places, first, seed, precision, sampling)
             decoded_from = time.perf_counter()
             images.append(to_uint8(_finite(codec.decode(out.latents), first + start), dataset).cpu())
             decoding += time.perf_counter() - decoded_from
             per_image = dict(nfe=out.nfe, reads=out.reads)
-            bar.update(len(part))
-            if report: report(len(part))
+            bar.update(len(places))
+            if report: report(len(places))
     cost = dict(**per_image, seconds=time.perf_counter() - started, decode_seconds=decoding, precision=precision)
     return torch.cat(images), cost
 
-# %% ../nbs/30_samples.ipynb #ca954835
-def _check_drawing(labels, batch_size, seed, first, sampling):
+# %% ../nbs/30_samples.ipynb #e9c14d7c
+def _check_drawing(labels, batch_size, seed, first, sampling) -> tuple[dict, int]:    # what is given by name, rows
     "`ValueError` for what neither `generate` nor a loop over batches could use."
     check_counts(batch_size=batch_size)
     for name, value in dict(seed=seed, first=first).items(): whole(0)(name, value)
-    if not isinstance(labels, Tensor) or labels.ndim != 1 or not len(labels):
-        raise ValueError(f"labels must be a tensor with one entry per image, got {shown(labels)}")
+    given = as_given(labels)
+    for name, value in given.items() if given else [('labels', None)]:
+        if isinstance(value, Tensor) and value.ndim and len(value) == len(next(iter(given.values()))) > 0: continue
+        raise ValueError(f"{'labels' if name == 'label' else name} must be a tensor with one entry per image, got "
+                         f"{shown(value)}")
     OPTIONS('sampling', sampling)
     known = inspect.signature(generate).parameters.keys() - {'model', 'labels', 'generator'}
     if unknown := sorted(sampling.keys() - known):
         raise ValueError(f"unknown argument {shown(unknown[0])}; known: {', '.join(sorted(known))}")
+    return given, len(next(iter(given.values())))
 
+# %% ../nbs/30_samples.ipynb #b36160f2
 def _check_names(source: 'Source', sampling: dict):
     "`ValueError` if other processes would not know a name that they need."
     if source.run is None: return CODECS.must_travel(dict(source.codec)['name'], source.uses)
@@ -124,10 +130,11 @@ def _check_names(source: 'Source', sampling: dict):
     uses = uses_of_run(saved, source.run, source.uses, fresh=True)
     check_names(replace(config, codec=codec, sampler=sampling.get('sampler')), *needed, uses=uses)
 
-def _draw_batch(model: XAR, labels: Tensor, seed: int, first: int, precision: str, sampling: dict):
-    streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + i)) for i in range(len(labels))]
+def _draw_batch(model: XAR, given: dict, places: range, first: int, seed: int, precision: str, sampling: dict):
+    given = {name: value[places.start:places.stop] for name, value in given.items()}
+    streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + place)) for place in places]
     with autocast(model.z_proj.weight.device, precision):
-        return generate(model, labels, generator=streams, **sampling)
+        return generate(model, given, generator=streams, **sampling)
 
 def _finite(images: Tensor, first: int) -> Tensor:
     if images.isfinite().all(): return images
@@ -198,10 +205,10 @@ def _open_weights(weights: str, preset: str | None, codec_spec: dict) -> tuple:
     if classes != len(names): names = [str(k) for k in range(classes)]
     return model, codec, dict(flow=make_flow()), ImageSpec(num_classes=classes, class_names=names)
 
-# %% ../nbs/30_samples.ipynb #45da3cdd
+# %% ../nbs/30_samples.ipynb #a1892ec8
 def draw_shards(
     source: Source,
-    labels: Tensor,              # Long[n]
+    labels: Tensor | dict,       # Long[n]; or by name what is given, 'label' among it, n rows each
     folder: str | Path,          # where the shards are written
     *,
     sampling: dict,              # arguments of `generate` by name: sampler, steps, guidance, …
@@ -216,11 +223,11 @@ def draw_shards(
 ) -> 'DrawnImages':
     "One image per label, in shards, resumable. `ValueError` for a folder with shards of another plan."
     check_counts(shard_size=shard_size, processes=processes)
-    _check_drawing(labels, batch_size, seed, 0, sampling)
+    given, n = _check_drawing(labels, batch_size, seed, 0, sampling)
     if processes > 1: _check_names(source, sampling)
     source = source.pinned()
-    shards, precision = Shards(Path(folder), len(labels), shard_size), pick_precision(precision, device_of(0, device))
-    job = _Drawing(source, labels, shards, sampling, seed, batch_size, precision, device, compile)
+    shards, precision = Shards(Path(folder), n, shard_size), pick_precision(precision, device_of(0, device))
+    job = _Drawing(source, given, shards, sampling, seed, batch_size, precision, device, compile)
     claim(folder, job.plan(), 'samples')
     todo = shards.missing()
     waiting = shards.count(todo)
@@ -228,12 +235,12 @@ def draw_shards(
     run_pieces(_draw_pieces, todo, (job,), processes, total=waiting, desc='sample', unit='image', progress=progress)
     return DrawnImages(folder)
 
-# %% ../nbs/30_samples.ipynb #d6c1d83d
+# %% ../nbs/30_samples.ipynb #2b96fb82
 @dataclass(frozen=True)
 class _Drawing:
     "What a process must know to draw shards."
     source: Source
-    labels: Tensor
+    given: dict
     shards: Shards
     sampling: dict
     seed: int
@@ -244,23 +251,24 @@ class _Drawing:
 
     def plan(self) -> dict:
         "What decides every pixel."
-        labels = hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()[:16]
-        return dict(source=self.source.facts(), labels=labels, n=len(self.labels), sampling=self.sampling,
+        given = {k: hashlib.sha256(v.numpy().tobytes()).hexdigest()[:16] for k, v in self.given.items()}
+        more = dict(given=given) if given.keys() > {'label'} else {}
+        return dict(source=self.source.facts(), labels=given['label'], n=self.shards.n, sampling=self.sampling,
                     seed=self.seed, precision=self.precision, shard_size=self.shards.size,
-                    versions={p: version(p) for p in ('xar_lab', 'torch')})
+                    versions={p: version(p) for p in ('xar_lab', 'torch')}) | more
 
-# %% ../nbs/30_samples.ipynb #5420af30
+# %% ../nbs/30_samples.ipynb #40a9baf2
 def _draw_pieces(pieces, report, rank, job: _Drawing):
     model, codec, how, like = job.source.open()
     model.to(device_of(rank, job.device))
     if job.compile: model.compile_blocks()
     for k in pieces:
         places = job.shards.items(k)
-        labels = job.labels[places.start:places.stop]
+        given = {name: value[places.start:places.stop] for name, value in job.given.items()}
         images, cost = draw_samples(
-            model, codec, labels, dataset=like, seed=job.seed, first=places.start, batch_size=job.batch_size,
+            model, codec, given, dataset=like, seed=job.seed, first=places.start, batch_size=job.batch_size,
             precision=job.precision, progress=False, report=report, **how, **job.sampling)
-        write_shard(job.shards.path(k), dict(images=images, labels=labels), **cost)
+        write_shard(job.shards.path(k), dict(images=images, labels=given['label']), **cost)
 
 # %% ../nbs/30_samples.ipynb #3564ee0f
 class DrawingPlan(TypedDict):

@@ -280,26 +280,27 @@ class Drawing:
     flow: Flow             # what the model was trained with
     noise: Callable        # (shape) -> float64 [B, n, C], on the device of the model
 
-# %% ../nbs/08_sampling.ipynb #f5c5cdf0
+# %% ../nbs/08_sampling.ipynb #cc721e7f
 def prepare(
     model: XAR,
-    labels: Tensor,        # Long[B]
+    labels: Tensor | dict,   # Long[B], or what is given by name
     randn: Callable,       # (shape) -> float32 [B, n, C]
     flow: Flow | None = None,
     context: Context | None = None,
+    guidance_drops: Sequence[str] | None = None,
     **told,                # settings, as `check_settings` takes them
 ) -> Drawing:
     "What `generate` was told, made ready. `ValueError` for what does not fit together."
     flow, context = make_flow() if flow is None else flow, Context() if context is None else context
     if not callable(randn): raise ValueError(f"randn must be a function (shape) -> noise, got {shown(randn)}")
     if not isinstance(flow, Flow): raise ValueError(f"flow must be a flow, as make_flow gives it, got {shown(flow)}")
-    device, batch = model.z_proj.weight.device, len(labels)
+    device, (_, batch) = model.z_proj.weight.device, model.check_given(labels)
     noise = lambda shape: _checked_noise(randn(tuple(shape)), shape).to(device, torch.float64)
     order = check_order(context.order(batch, model.layout, noise), model.layout, batch)
     settings = check_settings(len(order), **told)
     check_codes(settings.sampler, flow, model.pred)
-    labels = labels.to(device)
-    hints = torch.cat([labels, model.null(labels)]) if settings.guided else labels        # of all rows, see `Reader`
+    compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
+    hints = compared if settings.guided else compared[:batch]
     reader = context.reader(model, hints, batch)
     if getattr(reader, 'per_image', True) or all(where.ndim == 1 for where in order):
         return Drawing(model, reader, order, settings, flow, noise)
@@ -345,10 +346,10 @@ def evaluation_mode(model):
     finally:
         for module, mode in modes: module.training = mode
 
-# %% ../nbs/08_sampling.ipynb #4cfd4bd6
+# %% ../nbs/08_sampling.ipynb #d5180fd0
 def generate(
     model: XAR,
-    labels: Tensor,                                     # Long[B]; num_classes means no class
+    labels: Tensor | dict,                              # Long[B]; num_classes: no class. Or what is given, by name
     *,
     flow: LinearFlow | None = None,                     # what the model was trained with; default: linear, velocity
     context: Context | None = None,                     # what it was trained in; default: block-causal, noisy
@@ -359,6 +360,7 @@ def generate(
     guidance: float = 1.,                               # full guidance weight; 1 or less: none
     guidance_schedule: str | Callable = 'linear',       # over entities: 'linear' | 'constant' | (n, E) -> weight
     guidance_interval: tuple[float, float] = (0., 1.),  # guided only where t lies in it
+    guidance_drops: Sequence[str] | None = None,        # what the comparison is not given; None: nothing is given
     randn: Callable | None = None,                      # (shape) -> float32 [B, n, C]; default: `ImageStreams`
     generator=None,                                     # one torch.Generator (it seeds every image) or a list of B
     trajectory: bool = False,                           # keep all states
@@ -366,25 +368,28 @@ def generate(
 ) -> Generation:
     """One image per label, entity after entity. `ValueError` for bad input before any work, and for NaN after it.
     Source: xAR, Sec. 3.3."""
-    _check_labels(model, labels)
-    randn = ImageStreams(len(labels), generator) if randn is None else randn
+    batch = _checked_batch(model, labels)
+    randn = ImageStreams(batch, generator) if randn is None else randn
     told = dict(sampler=sampler, steps=steps, time_grid=time_grid, guidance=guidance, sampler_options=sampler_options,
                 guidance_schedule=guidance_schedule, guidance_interval=guidance_interval)
     with evaluation_mode(model):
-        drawing = prepare(model, labels, randn, flow, context, **told)
+        drawing = prepare(model, labels, randn, flow, context, guidance_drops, **told)
         with tqdm(total=drawing.settings.steps, disable=not progress, desc='generate', unit='step') as bar:
-            return _finite(draw_entities(drawing, len(labels), trajectory, bar))
+            return _finite(draw_entities(drawing, batch, trajectory, bar))
 
-# %% ../nbs/08_sampling.ipynb #28465c67
+# %% ../nbs/08_sampling.ipynb #8b5a8356
 def _finite(drawn: Generation) -> Generation:
     if (good := drawn.latents.flatten(1).isfinite().all(1)).all(): return drawn
     raise ValueError(f"image {good.tolist().index(False)} of {len(good)} came out with NaN or infinity: the weights or "
                      "a number that it was drawn with, are to blame")
 
-def _check_labels(model, labels):
-    if not isinstance(labels, Tensor) or not labels.ndim or not len(labels):
-        raise ValueError(f"labels must be a tensor with one entry per image, got {shown(labels)}")
-    model.check_labels(labels.cpu(), len(labels))
+def _checked_batch(model, labels) -> int:
+    given = labels if isinstance(labels, dict) else {'labels': labels}
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.ndim and len(value): continue
+        raise ValueError(f"{name} must be a tensor with one entry per image, got {shown(value)}")
+    on_cpu = {name: value.cpu() for name, value in given.items()}
+    return model.check_given(on_cpu if isinstance(labels, dict) else on_cpu['labels'])[1]
 
 # %% ../nbs/08_sampling.ipynb #23f42c7b
 __getattr__ = moved(

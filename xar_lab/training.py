@@ -6,7 +6,7 @@
 __all__ = ['take_step', 'batches', 'train_on', 'log', 'stops', 'save', 'go_back', 'announce', 'prepare', 'train', 'keep_failure',
            'main']
 
-# %% ../nbs/28_training.ipynb #9b8bcd89
+# %% ../nbs/28_training.ipynb #ee34f951
 import json
 import os
 import signal
@@ -26,7 +26,7 @@ from .core import device_of, memory_of, moved, pick_precision, seeded, stop_sign
 # isort: split
 from .core import write_json
 from .cost import Meter, build_or_plan, describe_plan, describe_time, estimate, plan
-from .data import BatchOrder, SkipBadItems, loaders_explained
+from .data import BatchOrder, SkipBadItems, as_given, loaders_explained
 from .fsdp import check_processes, full_tensor, synced
 from .loss import batch_loss, draw
 from .runs import good_checkpoint, run_path, step_of
@@ -36,11 +36,11 @@ from .state import check_same_weights, claimed, first_not_finite, load_checkpoin
 from .state import save_checkpoint, still_there, tensors_of, with_its_pieces
 from .step import learning_rate, make_optimizer, update
 
-# %% ../nbs/28_training.ipynb #e1169ac1
+# %% ../nbs/28_training.ipynb #4092b32b
 def take_step(
     run: Run,
     images: Tensor,         # [b, …]: this process's part of the batch
-    labels: Tensor,         # Long[b]
+    given: dict,            # what is given, by name, b rows each
     positions: range,       # of that part in the global batch
     pieces: list[slice],    # of that part, worked on one after another
 ) -> tuple[Tensor, Tensor]:   # loss, gradient norm: on the device
@@ -51,9 +51,9 @@ def take_step(
     for k, piece in enumerate(pieces, positions.start // len(positions) * len(pieces)):   # k: which piece of the batch
         torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, k))
         with synced(run.network, accelerator, piece is pieces[-1]):
-            x, y = images[piece].to(run.device), labels[piece].to(run.device)
+            x, y = images[piece].to(run.device), {name: v[piece].to(run.device) for name, v in given.items()}
             loss = batch_loss(run.parts, run.network, x, y, draws.part(piece), state.precision)
-            loss = loss * (len(y) / len(labels))
+            loss = loss * (len(x) / len(images))
             accelerator.backward(loss)
         total += loss.detach()
     norm = full_tensor(accelerator.clip_grad_norm_(run.parts.model.parameters(), config.clip).detach())
@@ -62,7 +62,7 @@ def take_step(
     state.ema.update_parameters(run.parts.model)
     return total, norm
 
-# %% ../nbs/28_training.ipynb #68f4f9f6
+# %% ../nbs/28_training.ipynb #dbb3142f
 def batches(run: Run) -> tuple[DataLoader, range, list[slice]]:
     "This process's part of every batch from here on, its place in the batch, and the pieces it is worked on in."
     config, accelerator = run.config, run.accelerator
@@ -80,7 +80,7 @@ def train_on(run: Run, meter: Meter) -> str:
     for images, labels, bad in meter.waiting(loader):
         run.tell('on_batch', bad_images=bad)
         lr = learning_rate(config, state.step)
-        meter.add(*take_step(run, images, labels, positions, pieces))
+        meter.add(*take_step(run, images, as_given(labels), positions, pieces))
         state.step += 1
         if run.logs(state.step): log(run, *meter.read(state.step, lr))
         if why := meter.too_many_bad(state.step): return why
