@@ -361,6 +361,17 @@ DRAWING_CASES = [
         )
     ),
     *(
+        dict(guidance_drops=v, guidance=2.0)
+        for v in ('label', ['label'], ['edges'], 3, {}, [3], [['label']], (), [None], 'x', Thing())
+    ),
+    *(
+        dict(labels=v)
+        for v in (
+            {}, {'label': 3}, {'edges': torch.zeros(2, 1, 4, 4)}, {3: torch.zeros(2)}, {'label': torch.tensor([1, 11])},
+            {'label': torch.tensor([1, 2]), 'size': torch.zeros(2)}, [{'label': 1}],
+        )
+    ),
+    *(
         dict(guidance_interval=v)
         for v in (None, 3, (1, 0), (0, 2), (0,), (math.nan, 1), 'ab', ('a', 'b'), {}, (0, 0.5, 1), (10**400, 1))
     ),
@@ -398,6 +409,7 @@ JUDGE_CASES = [
     *(dict(guidance=v) for v in (-1, math.nan, 'x', 3e38, 10**400, [1])),
     *(dict(sampler=v) for v in ('rk4', 3, ['euler'], {})),
     *(dict(guidance_schedule=v) for v in ('ramp', 3, ['linear'], {})),
+    *(dict(guidance_drops=v) for v in ('label', ['edges'], 3, [3], {}, ['label'])),
     *(dict(seed=v) for v in (-1, 0.5, 'x', None, 10**400, [1], {}, math.nan, True)),
     *(dict(batch_size=v) for v in (0, -1, 2.5, 'x', None, 10**400, math.nan, True, [1])),
     *(dict(processes=v) for v in (0, -1, 1.5, 'x', None, math.nan, [1])),
@@ -521,6 +533,11 @@ def known_training():
         warmup=[0.9, 1.1, math.nan, 'x'], model=[None, 'xar', 3, ['xar_nano'], {}, Thing()],
         layout=[None, 'cells', 3, ['cell'], {}], context=['noisy', 3, ['random'], {}],
         order=['spirals', None, 3, ['raster'], {}], size=[3, 'x', [1, 2, 3], {}, math.nan, 10**400, True],
+        given=[
+            3, [], {'label': {'kind': 'map'}}, {'edges': 'map'}, {'edges': {}}, {'edges': {'kind': 'mpa'}}, {1: {}},
+            {'edges': {'kind': 'map'}}, {'edges': {'kind': 3}}, {'a b': {'kind': 'map'}}, {'x': {'kind': 'map', 1: 2}},
+            {'x': {'kind': 'class', 'config': 3}}, {'x': {'kind': ['map']}},
+        ],
         optimizer=['sgd', None, 3, ['adamw'], {}], sampler=['rk4', 3, ['euler'], {}],
         guidance=[-1, math.nan, '2', 3e38, 1e308, 10**400], guidance_schedule=['ramp', 3, ['linear'], {}],
         patch=[3, 0, 16, 10**400, 2.5, True, '2'], factor=[math.nan, 0, 1e308, 1e-320, 10**400, 'x', True],

@@ -220,7 +220,7 @@ def _open_judge(reference, reference_images, reference_sha256, extractor, weight
     if pictures is not None and pictures.images is None: raise ValueError(f"{reference_images} holds no images")
     return _Judge(reference, real, pictures, bool(reference_sha256), extractor, weights, weights_hash)
 
-# %% ../nbs/35_fid50k.ipynb #376cb268
+# %% ../nbs/35_fid50k.ipynb #c1c1a39a
 @dataclass
 class _Subject:
     "Whose samples are judged, and how they are drawn."
@@ -239,8 +239,8 @@ def _open_subject(source: Source, n: int | None, seed: int, *asked) -> _Subject:
     model, codec, how, like = source.open()
     config, classes = source.config(model), model.config.num_classes
     if model.given:
-        raise ValueError(f"the published protocol gives a class only, and this model is given {', '.join(model.given)}, "
-                         "too: evaluate it without a reference")
+        raise ValueError(f"the published protocol gives a class only, and this model also {', '.join(model.given)}: "
+                         "evaluate it without a reference")
     labels = balanced_labels(n if n is not None else 50 * classes, classes, seed)
     names = 'sampler', 'steps', 'guidance', 'guidance_schedule', 'sampler_options'
     sampling = sampling_of(config, **dict(zip(names, asked)))
