@@ -116,9 +116,9 @@ RESERVED = [
 
 
 def wrong_layout(layout, folder):
-    h, w = layout.grid
-    latents = torch.arange(float(2 * h * w)).view(1, 2, h, w)
-    if not torch.allclose(layout.merge(layout.split(latents)), latents, atol=1e-3 * h * w):
+    count = math.prod(layout.grid)
+    latents = torch.arange(float(2 * count)).view(1, 2, *layout.grid)
+    if not torch.allclose(layout.merge(layout.split(latents)), latents, atol=1e-3 * count):
         return 'merge is not the inverse of split'
     if sum(layout.sizes) != layout.n_tokens or min(layout.sizes) < 1:
         return 'sizes'
@@ -301,6 +301,9 @@ LAYOUT_CASES = [
     *(dict(kind='haar', grid=v) for v in (1, 3, (2, 3), (4, 6))), dict(kind='token', size=1),
     dict(kind='image', size=2), dict(kind='token', grid=2000), dict(kind='token', grid=10**6),
     dict(kind='cell', grid=10**6, size=1), dict(kind='antidiagonal', grid=3000),
+    *(dict(kind=k, grid=(2, 4, 4)) for k in ('haar', 'scale', 'antidiagonal', 'subsample', 'image')),
+    *(dict(grid=(2, 4, 4), size=v) for v in ([1, 2, 2], [3, 2, 2], [2, 2], [1, 2, 0], 2, 4, [[1, 2, 2]])),
+    dict(grid=(2, 4, 4), order='spiral'), dict(grid=(64, 64, 65)), dict(grid=(True, 4, 4)),
     dict(kind='scale', resize='bicubic'), dict(kind='scale', resize=None), dict(kind='cell', spec=1),
     dict(kind='cell', self=1), dict(kind='cell', resize='area'), dict(kind='token', **{'a b': 1}),
 ]

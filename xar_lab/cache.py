@@ -159,7 +159,7 @@ def open_latents(
 # %% ../nbs/14_cache.ipynb #c5344fcb
 def _posteriors(codec: PosteriorCodec, items: Tensor) -> Tensor:
     "Moments of items and their mirror images, [B, 2, 2C, H, W]; items of MAR's layout are that already."
-    if items.ndim == 5: return items
+    if items.ndim == 5 and tuple(items.shape[1:3]) == (2, 2 * codec.channels): return items
     return torch.stack([codec.moments(items), codec.moments(items.flip(-1))], 1)
 
 def _read(dataset, indices, pool: ThreadPoolExecutor) -> list:

@@ -204,11 +204,12 @@ def transfer(
 
 # %% ../nbs/16_checkpoints.ipynb #43ac4b4f
 def _nearest_positions(old: EntityLayout, new: EntityLayout) -> tuple[Tensor, bool]:
-    """For every token of the new layout the nearest of the old one, both stretched over the unit square;
-    and whether anything moved."""
+    """For every token of the new layout the nearest of the old one, both stretched over the unit square (or cube);
+    between images and videos rows and columns count; and whether anything moved."""
     if old.n_tokens == new.n_tokens and torch.equal(old.coords, new.coords) and old.grid == new.grid:
         return torch.arange(new.n_tokens), False
-    unit = lambda layout: (layout.coords.double() + .5) / torch.tensor(layout.grid)
+    axes = min(len(old.grid), len(new.grid))
+    unit = lambda layout: ((layout.coords.double() + .5) / torch.tensor(layout.grid))[:, -axes:]
     return torch.cdist(unit(new), unit(old)).argmin(1), True
 
 # %% ../nbs/16_checkpoints.ipynb #e92ef3c4

@@ -225,12 +225,13 @@ class ContextExplorer(Explorer):
         context: str | None = 'random',   # by name; None: all registered ones side by side
         layout: str | dict = 'cell',      # kind, or what `make_layout` takes
         times: str = 'logit_normal',      # the time distribution, by name
-        images: Tensor | None = None,     # [1, c, h, w] in [−1, 1]; None: a photograph of a flower
-        codec=None,                       # images to latents; None: pixels, 16 × 16 tokens
+        images: Tensor | None = None,     # [1, c, h, w], or [1, c, t, h, w], in [−1, 1]; None: a photograph of a flower
+        codec=None,                       # images to latents; None: pixels, 16 × 16 tokens (fewer of small images)
         seed: int = 0,                    # fixes the first draw
     ):
         images = photo() if images is None else images
-        self.codec = codec or make_codec('pixels', patch=images.shape[-1] // 16, image_channels=images.shape[1])
+        patch = max(1, images.shape[-1] // 16)
+        self.codec = codec or make_codec('pixels', patch=patch, image_channels=images.shape[1])
         self.latents, self.seed = self.codec.encode(images), seed
         self.spec = dict(kind=layout) if isinstance(layout, str) else dict(layout)
         LAYOUTS.find(self.spec.get('kind'))

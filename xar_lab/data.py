@@ -33,16 +33,16 @@ class ImageDataset(Dataset):
     "Images in memory with their labels and the names of the classes."
 
     def __init__(self,
-        images: Tensor,            # float32[n, c, h, w] in [−1, 1], or uint8[n, c, h, w]
+        images: Tensor,            # float32[n, c, h, w] in [−1, 1], or uint8; videos: [n, c, t, h, w]
         labels: Tensor,            # Long[n] in 0 … len(class_names)−1
         class_names: list[str],
         name: str = 'images',      # used in error messages
-        padding: int = 0,    # black pixels added on every side, so that a grid divides the image; `crop` takes them off
+        padding: int = 0,    # black pixels added on every side (of frames), so that a grid divides it; see `crop`
         levels: int = 256,   # of grey (or of each colour) in the data, evenly spaced; `to_uint8` rounds samples to them
     ):
-        if images.ndim != 4 or images.dtype not in (torch.float32, torch.uint8) or not len(images):
-            raise ValueError(f"data set {name!r}: images must be float32 or uint8 [n, c, h, w], got {images.dtype} "
-                             f"{list(images.shape)}")
+        if images.ndim not in (4, 5) or images.dtype not in (torch.float32, torch.uint8) or not len(images):
+            raise ValueError(f"data set {name!r}: images must be float32 or uint8 [n, c, h, w] (or videos "
+                             f"[n, c, t, h, w]), got {images.dtype} {list(images.shape)}")
         if images.dtype == torch.float32:
             broken = ~images.isfinite().flatten(1).all(1)
             if broken.any():

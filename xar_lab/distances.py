@@ -35,7 +35,10 @@ def canonical_order(
 # %% ../nbs/32_distances.ipynb #e8af5e5f
 class _Images(Dataset):
     "As torch-fidelity reads files: three channels."
-    def __init__(self, images): self.images = images
+    def __init__(self, images):
+        self.images = images
+        if images[0].ndim != 3: raise ValueError(f"an extractor sees images [c, h, w], got {list(images[0].shape)}: "
+                                                 "of videos their frames (`frames_of`), or one of each (`stills`)")
     def __len__(self): return len(self.images)
     def __getitem__(self, i): return self.images[i].expand(3, -1, -1)
 

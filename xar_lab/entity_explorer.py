@@ -93,12 +93,13 @@ class EntityExplorer(Explorer):
     def __init__(self,
         layout: str | dict = 'cell',        # kind, or what `make_layout` takes: dict(kind=…, size=…, order=…)
         beside: str | dict | None = None,   # a second layout
-        images: Tensor | None = None,       # [1, c, h, w] in [−1, 1]; None: a photograph of a flower
-        codec=None,                         # images to latents; None: pixels, 16 × 16 tokens
+        images: Tensor | None = None,       # [1, c, h, w] or [1, c, t, h, w] in [−1, 1]; None: a photograph of a flower
+        codec=None,                         # images to latents; None: pixels, 16 × 16 tokens (fewer of small images)
         context: str = 'random',            # the context whose view shows who sees whom
     ):
         images = photo() if images is None else images
-        self.codec = codec or make_codec('pixels', patch=images.shape[-1] // 16, image_channels=images.shape[1])
+        patch = max(1, images.shape[-1] // 16)
+        self.codec = codec or make_codec('pixels', patch=patch, image_channels=images.shape[1])
         self.latents = self.codec.encode(images)
         self.grid = tuple(self.latents.shape[2:])
         specs = [dict(kind=s) if isinstance(s, str) else dict(s) for s in (layout, beside) if s is not None]

@@ -189,7 +189,7 @@ def measure(
     return dict(
         metrics={names.get(k, k): v for k, v in metrics.items()},
         floors={names.get(k, k): v for k, v in floors.items()},
-        n=against.n, n_given=given, dataset=name_of(dataset), real=dataset, notes=notes,
+        n=against.n, n_given=given, dataset=name_of(dataset), real=dataset, notes=[*real.notes, *notes],
         comparison=_settings(extractor, weights_hash, against, resamplings),
         versions={package: version(package) for package in MEASURED_WITH})
 

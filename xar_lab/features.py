@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SMALLEST_SIDE', 'FEWEST_BLOCKS', 'WEIGHT_DECAY', 'LABEL_SMOOTHING', 'FOLDERS', 'PIXELS_SIDE', 'INCEPTION',
-           'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'open_splits', 'check_classes', 'RealImages',
-           'real_source', 'why_not_comparable', 'Classifier', 'fit_classifier', 'accuracy', 'save_classifier', 'Sizes',
-           'load_classifier', 'classifier_facts', 'extractor_files', 'extractor_for', 'register_extractors', 'fidelity',
-           'check_extractor', 'is_official']
+           'INCEPTION_SHA256', 'real_images', 'name_of', 'open_real', 'open_splits', 'check_classes', 'stills',
+           'RealImages', 'real_source', 'why_not_comparable', 'Classifier', 'fit_classifier', 'accuracy',
+           'save_classifier', 'Sizes', 'load_classifier', 'classifier_facts', 'extractor_files', 'extractor_for',
+           'register_extractors', 'fidelity', 'check_extractor', 'is_official']
 
 # %% ../nbs/31_features.ipynb #7aa631ba
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Iterator
@@ -27,7 +28,7 @@ from .checks import PATH, TEXT, Named
 from .config import TrainConfig
 from .core import memory_of, parse_json, project_root, save_tensors, sha256, stream_seed
 from .data import label_of, labels_of, load_dataset
-from .images import to_uint8
+from .images import as_array, to_uint8
 
 # %% ../nbs/31_features.ipynb #4ff14708
 def real_images(
@@ -77,6 +78,16 @@ def check_classes(
     if few := [label for label, count in zip(names, counts) if count < 2]:
         raise ValueError(f"{name} has fewer than 2 held-out images of {', '.join(few)}: the floor is drawn from them")
 
+# %% ../nbs/31_features.ipynb #0c6609d5
+def stills(
+    images: Tensor,   # uint8[n, c, t, h, w]; images [n, c, h, w] stay as they are
+) -> Tensor:          # uint8[n, c, h, w]
+    "Of every video one frame, chosen by a hash of all of them."
+    if images.ndim == 4: return images
+    digests = [hashlib.blake2b(video.tobytes(), digest_size=8).digest() for video in as_array(images)]
+    chosen = torch.tensor([int.from_bytes(digest, 'big') % images.shape[2] for digest in digests])
+    return images[torch.arange(len(images)), :, chosen]
+
 # %% ../nbs/31_features.ipynb #4fd76ee8
 class RealImages:
     "The real images of a data set: those for training, and those held out."
@@ -87,19 +98,21 @@ class RealImages:
         self.dataset, (train, held_out) = name_of(dataset), splits or open_splits(dataset)
         check_classes(dataset, train, held_out)
         self.class_names, self.num_classes = train.class_names, train.num_classes
-        self.train_images, self.train_labels = real_images(train)
-        self.test_images, self.test_labels = real_images(held_out)
+        images, self.train_labels = real_images(train)
+        self.size, self.train_images = tuple(images.shape[1:]), stills(images)
+        images, self.test_labels = real_images(held_out)
+        self.test_images = stills(images)
+        self.notes = [] if len(self.size) == 3 else ['one frame of each video was judged: no number here sees motion']
 
     def check(self,
-        images: Tensor,     # uint8[n, c, h, w]: samples; grey ones may be stored as colour
-    ) -> Tensor:            # uint8[n, c, h, w], with the channels of this data set
+        images: Tensor,     # uint8[n, c, h, w] or [n, c, t, h, w]: samples; grey ones may be stored as colour
+    ) -> Tensor:            # uint8[n, c, h, w], with the channels of this data set; of videos the `stills`
         "Samples, if they are of this data set's size and channels, or a `ValueError`."
-        want = tuple(self.train_images.shape[1:])
-        if images.shape[1] == 3 and want[0] == 1 and (images == images[:, :1]).all(): images = images[:, :1]
-        if tuple(images.shape[1:]) != want:
-            raise ValueError(f"samples are of size {list(images.shape[1:])}, the images of {self.dataset} "
-                             f"of {list(want)} (channels, rows, columns)")
-        return images
+        if images.shape[1] == 3 and self.size[0] == 1 and (images == images[:, :1]).all(): images = images[:, :1]
+        if tuple(images.shape[1:]) != self.size:
+            raise ValueError(f"samples are of size {list(images.shape[1:])}, the images of {self.dataset} of "
+                             f"{list(self.size)} (channels, {'frames, ' * (len(self.size) == 4)}rows, columns)")
+        return stills(images)
 
 # %% ../nbs/31_features.ipynb #cb227a7d
 def real_source(

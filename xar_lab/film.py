@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .core import moved, write_whole
 from .figures import BLUE, FAINT, GREY, STYLE, VERMILION, plain, subplots
-from .images import data_uri, to_pil, to_uint8
+from .images import data_uri, strips, to_pil, to_uint8
 from .model import XAR
 from .sampling import EntityTrajectory, Generation
 
@@ -39,7 +39,7 @@ class Film:
         self.places = [(n, i) for n, s in enumerate(self.states) for i in range(len(s))]     # frame → entity, step
         self.finished = torch.zeros_like(torch.cat([s[-1] for s in self.states]))              # [N, C]
         for where, s in zip(self.where, self.states): self.finished[where] = s[-1]
-        self.cache = {}
+        self.video, self.cache = len(model.layout.grid) == 3, {}
 
     def __len__(self): return len(self.places)
 
@@ -55,7 +55,7 @@ class Film:
         return self.places[frame]
 
     def state(self, frame: int) -> Tensor:
-        "uint8[c, h, w]: the noisy state; later entities are grey."
+        "uint8[c, h, w]: the noisy state; later entities are grey. Of a video a strip of its frames."
         return self._show(self.states, 'state', frame)
 
     def estimate(self, frame: int) -> Tensor:
@@ -68,7 +68,7 @@ class Film:
             tokens = self.finished.clone()
             tokens[self.where[n]] = what[n][i]
             image = self.codec.decode(self._preview(tokens[None], n))
-            self.cache[name, frame] = to_uint8(image, self.dataset)[0].cpu()
+            self.cache[name, frame] = strips(to_uint8(image, self.dataset), gap=1)[0].cpu()
         return self.cache[name, frame]
 
     def _preview(self, tokens: Tensor, n: int) -> Tensor:
@@ -112,11 +112,12 @@ def _steps_of(out: Generation, image: int) -> list[EntityTrajectory]:
 def side_by_side(
     film: Film,
     frame: int,
-) -> Tensor:          # uint8[c, h, 2w + gap]
-    "State and estimate, a white bar between them."
-    left, right = film.state(frame), film.estimate(frame)
-    bar = torch.full((*left.shape[:2], max(1, left.shape[2] // 8)), 255, dtype=torch.uint8)
-    return torch.cat([left, bar, right], -1)
+) -> Tensor:          # uint8[c, h, 2w + gap]; of videos [c, 2h + gap, w]
+    "State and estimate, a white bar between them; those of a video one above the other."
+    along, state, estimate = 1 if film.video else 2, film.state(frame), film.estimate(frame)
+    sides = list(state.shape)
+    sides[along] = max(1, sides[along] // 8)
+    return torch.cat([state, torch.full(sides, 255, dtype=torch.uint8), estimate], along)
 
 # %% ../nbs/41_film.ipynb #13313c6c
 def save_gif(
@@ -126,7 +127,7 @@ def save_gif(
     most: int = 100,          # largest number of frames
     side: int = 160,          # height in pixels; small pictures are enlarged without smoothing
 ):
-    "The film as an animated GIF: on the left the states, on the right the clean estimates."
+    "The film as an animated GIF: on the left (of videos above) the states, on the right the clean estimates."
     frames = [to_pil(side_by_side(film, i), side) for i in film.pick(most)]
     frames = [f.convert('P' if f.mode == 'RGB' else 'L') for f in frames]
     durations = [max(20, round(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1000]
@@ -140,28 +141,51 @@ def save_strip(
     columns: int = 16,        # largest number of frames
     title: str = '',          # a line above, such as class and seed
 ):
-    "Frames of the film as one PNG: states above, clean estimates below, entity and time of each."
-    from PIL import Image, ImageDraw, ImageFont
+    "Frames of the film as one PNG: states above (of videos left), clean estimates below, entity and time of each."
     frames = torch.linspace(0, len(film) - 1, min(columns, len(film))).round().long().tolist()
-    pictures = [[to_pil(what(i), 64) for i in frames] for what in (film.state, film.estimate)]
-    wide, tall = max(54, pictures[0][0].width) + 2, pictures[0][0].height + 2
-    left, top, line = 58, 34 + 18 * bool(title), ImageFont.load_default(size=11)
-    strip = Image.new('RGB', (left + len(frames) * wide, top + 2 * tall), 'white')
-    write = lambda x, y, text: ImageDraw.Draw(strip).text((x, y), text, '#444', line)
+    pictures = [[to_pil(what(i), 32 if film.video else 64) for i in frames] for what in (film.state, film.estimate)]
+    strip = (_down if film.video else _across)(film, frames, pictures, title)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, strip.save)
+
+def _sheet(width: int, height: int, title: str):
+    "A white picture with a line of text above, and a function (x, y, text) that writes on it."
+    from PIL import Image, ImageDraw, ImageFont
+    sheet, line = Image.new('RGB', (width, height), 'white'), ImageFont.load_default(size=11)
+    write = lambda x, y, text: ImageDraw.Draw(sheet).text((x, y), text, '#444', line)
     write(4, 3, plain(title, markup=False))
+    return sheet, write
+
+# %% ../nbs/41_film.ipynb #a7c2b9e4
+def _across(film: Film, frames: list[int], pictures: list, title: str):
+    "A column for each frame."
+    wide, tall = max(54, pictures[0][0].width) + 2, pictures[0][0].height + 2
+    left, top = 58, 34 + 18 * bool(title)
+    strip, write = _sheet(left + len(frames) * wide, top + 2 * tall, title)
     for row, (name, of_row) in enumerate(zip(('state', 'estimate'), pictures)):
         write(4, top + row * tall + tall // 2 - 7, name)
         for k, picture in enumerate(of_row): strip.paste(picture, (left + k * wide, top + row * tall))
     for k, (n, i) in enumerate(film.place(frame) for frame in frames):
         write(left + k * wide, top - 31, f'{film.noun} {n}')
         write(left + k * wide, top - 16, f't = {film.times[n][i]:.2f}')
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, strip.save)
+    return strip
+
+def _down(film: Film, frames: list[int], pictures: list, title: str):
+    "A row for each frame."
+    wide, tall = pictures[0][0].width + 6, max(14, pictures[0][0].height) + 2
+    left, top = 110, 18 + 18 * bool(title)
+    strip, write = _sheet(left + 2 * wide, top + len(frames) * tall, title)
+    for column, (name, of_column) in enumerate(zip(('state', 'estimate'), pictures)):
+        write(left + column * wide, top - 16, name)
+        for k, picture in enumerate(of_column): strip.paste(picture, (left + column * wide, top + k * tall))
+    for k, (n, i) in enumerate(film.place(frame) for frame in frames):
+        write(4, top + k * tall + tall // 2 - 7, f'{film.noun} {n}, t = {film.times[n][i]:.2f}')
+    return strip
 
 # %% ../nbs/41_film.ipynb #face36af
-def _draw_images(fig, row: int, film: Film, frame: int):
-    "State and clean estimate of a frame."
-    for col, image in ((1, film.state(frame)), (2, film.estimate(frame))):
+def _draw_images(fig, places: list, film: Film, frame: int):
+    "State and clean estimate of a frame, at two places (row, column)."
+    for (row, col), image in zip(places, (film.state(frame), film.estimate(frame))):
         fig.add_trace(go.Image(source=data_uri(image), hoverinfo='skip'), row, col)
         fig.update_xaxes(visible=False, constrain='domain', row=row, col=col)
         fig.update_yaxes(visible=False, constrain='domain', row=row, col=col)
@@ -183,6 +207,21 @@ def _entity_ticks(film: Film) -> dict:
     name = '{}' if len(starts) <= 16 else ''
     return dict(tickvals=starts, ticktext=[name.format(n) for n in range(len(starts))])
 
+# %% ../nbs/41_film.ipynb #da0e6b4b
+def _arranged(films: dict[str, Film], frames: list[int]) -> tuple[go.Figure, list]:
+    "An empty figure with titles, and the places (row, column) of each film's state and estimate; videos use two rows."
+    down, titles = 2 if next(iter(films.values())).video else 1, []
+    for k, (film, frame) in enumerate(zip(films.values(), frames), 1):
+        n, step = film.place(frame)
+        number = f'{k}: ' if len(films) > 1 else ''
+        titles += [f'{number}state<br>{film.noun} {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
+    titles.insert(1 if down == 2 else 2, 'size of the velocity<br>(root mean square)')
+    both, rows = [{}, {}] if down == 1 else [{'colspan': 2}, None], down * len(films)
+    specs = [[*both, {'rowspan': rows} if row == 0 else None] for row in range(rows)]
+    fig = subplots(rows, 3, specs=specs, subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.14)
+    place = lambda k: divmod(k, 2) if down == 1 else (k, 0)
+    return fig, [[(row + 1, col + 1) for row, col in (place(2 * k), place(2 * k + 1))] for k in range(len(films))]
+
 # %% ../nbs/41_film.ipynb #ada6d07c
 def film_figure(
     films: dict[str, Film],      # one or two, by name
@@ -190,18 +229,11 @@ def film_figure(
     height: int = 300,           # pixels of a row
 ) -> go.Figure:
     "State, clean estimate and velocity at one moment."
-    rows, titles = len(films), []
-    frames = [round(at * (len(f) - 1)) for f in films.values()]
-    for k, (film, frame) in enumerate(zip(films.values(), frames), 1):
-        n, step = film.place(frame)
-        number = f'{k}: ' if rows > 1 else ''
-        titles += [f'{number}state<br>{film.noun} {n}, t = {film.times[n][step]:.2f}', 'clean estimate']
-        if k == 1: titles.append('size of the velocity<br>(root mean square)')
-    specs = [[{}, {}, {'rowspan': rows}]] + [[{}, {}, None]] * (rows - 1)
-    fig = subplots(rows, 3, specs=specs, subplot_titles=titles, horizontal_spacing=.06, vertical_spacing=.14)
-    for row, (name, film, frame) in enumerate(zip(films, films.values(), frames), 1):
-        _draw_images(fig, row, film, frame)
-        _draw_speed(fig, name, film, frame, second=row == 2, legend=rows > 1)
+    rows, frames = len(films), [round(at * (len(f) - 1)) for f in films.values()]
+    fig, places = _arranged(films, frames)
+    for k, (name, film, frame) in enumerate(zip(films, films.values(), frames)):
+        _draw_images(fig, places[k], film, frame)
+        _draw_speed(fig, name, film, frame, second=k == 1, legend=rows > 1)
     lines = dict(gridcolor=FAINT, zeroline=False)
     ticks = dict(ticks='outside', tickcolor=GREY, tickangle=0) | _entity_ticks(next(iter(films.values())))
     title = dict(text=next(iter(films.values())).noun, font_size=11, standoff=4)

@@ -6,6 +6,7 @@
 __all__ = ['ScaleLayout', 'antidiagonal_layout', 'HaarLayout']
 
 # %% ../nbs/02_layouts.ipynb #95a26e15
+import math
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -13,25 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .entities import EntityLayout, as_grid, no_size, positions, register_layout
+from .entities import EntityLayout, as_grid, no_size, only_flat, positions, register_layout
 
 # %% ../nbs/02_layouts.ipynb #570a74f2
 def _band_coords(grid: tuple, side: tuple) -> Tensor:
     "float32[h*w, 2]: centres of side[0]×side[1] equal blocks of the grid, in raster order, in units of its positions."
-    r, c = ((torch.arange(s, device='cpu') + 0.5) * (g / s) - 0.5 for g, s in zip(grid, side))
-    return torch.cartesian_prod(r, c).view(-1, 2).float()
+    axes = ((torch.arange(s, device='cpu') + 0.5) * (g / s) - 0.5 for g, s in zip(grid, side))
+    return torch.cartesian_prod(*axes).view(-1, len(grid)).float()
 
 # %% ../nbs/02_layouts.ipynb #55384342
-def _sides(grid: tuple, size) -> list[tuple[int, int]]:
+def _sides(grid: tuple, size) -> list[tuple[int, ...]]:
     if size is None:
         sides = [grid]
-        while sides[0] != (1, 1): sides.insert(0, tuple(max(1, s // 2) for s in sides[0]))
+        while max(sides[0]) > 1: sides.insert(0, tuple(max(1, s // 2) for s in sides[0]))
         return sides
     if not isinstance(size, Iterable): raise ValueError(f"layout 'scale': size must be a list of sides, got {size!r}")
     sides = [as_grid(s) for s in size]
-    if not sides or sides[-1] != grid or any(h > grid[0] or w > grid[1] for h, w in sides):
-        raise ValueError(f"layout 'scale': sides must lie within the grid and end with it ({grid[0]}, {grid[1]}), "
-                         f"got {list(size)!r}")
+    within = all(len(side) == len(grid) and all(s <= g for s, g in zip(side, grid)) for side in sides)
+    if not sides or sides[-1] != grid or not within:
+        raise ValueError(f"layout 'scale': sides must lie within the grid and end with it {grid}, got {list(size)!r}")
     return sides
 
 # %% ../nbs/02_layouts.ipynb #83e3986c
@@ -39,14 +40,14 @@ class ScaleLayout(EntityLayout):
     "A pyramid of resized latents, coarse to fine; `merge` keeps the finest, which is the last."
 
     def __init__(self,
-        grid: tuple,           # (H, W)
-        size=None,             # sides, each an int or (rows, columns), ending with the grid; default: doubling from 1
+        grid: tuple,           # (H, W) or (T, H, W)
+        size=None,             # sides, each an int or one per axis, ending with the grid; default: doubling from 1
         resize: str = 'area',  # 'area' (mean over areas) | 'nearest' (the paper's pseudo-code)
     ):
         if resize not in ('area', 'nearest'):
             raise ValueError(f"layout 'scale': unknown resize {resize!r}; known: area, nearest")
         self.resize, self.sides = resize, _sides(grid, size)
-        super().__init__('scale', grid, [torch.arange(h * w, device='cpu') for h, w in self.sides])
+        super().__init__('scale', grid, [torch.arange(math.prod(side), device='cpu') for side in self.sides])
 
     @cached_property
     def coords(self): return torch.cat([_band_coords(self.grid, side) for side in self.sides])
@@ -68,11 +69,12 @@ register_layout('scale', ScaleLayout)
 
 # %% ../nbs/02_layouts.ipynb #e951dc28
 def antidiagonal_layout(grid, size=None) -> EntityLayout:
-    "Tokens of equal row + column, from the top left corner to the bottom right: 1, 2, …, n, …, 2, 1 tokens on n×n."
+    """Tokens of equal row + column (+ frame), from the top left corner to the bottom right: 1, 2, …, n, …, 2, 1 tokens
+    on n×n."""
     no_size('antidiagonal', size)
     p = positions(grid)
-    steps = p // grid[1] + p % grid[1]
-    return EntityLayout('antidiagonal', grid, [p[steps == n] for n in range(grid[0] + grid[1] - 1)])
+    steps = torch.stack(torch.unravel_index(p, grid)).sum(0)
+    return EntityLayout('antidiagonal', grid, [p[steps == n] for n in range(sum(grid) - len(grid) + 1)])
 
 register_layout('antidiagonal', antidiagonal_layout)
 
@@ -95,6 +97,7 @@ class HaarLayout(EntityLayout):
         grid: tuple,               # (H, W), each divisible by 2**size
         size: int | None = None,   # number of levels; default: as many as the grid allows
     ):
+        only_flat("layout 'haar'", grid)
         possible = next(n for n in range(64) if grid[0] % 2 ** (n + 1) or grid[1] % 2 ** (n + 1))
         if not possible: raise ValueError(f"layout 'haar': a grid of {grid[0]}×{grid[1]} cannot be halved")
         levels = possible if size is None else size

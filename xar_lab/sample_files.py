@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .checks import shown
 from .core import full_disk_explained, read_json, write_json
-from .images import as_array
+from .images import as_array, strips
 
 # %% ../nbs/18_sample_files.ipynb #987be43f
 OURS = re.compile(r'\d{6,}\.png')
@@ -41,7 +41,7 @@ def _told_labels(folder: Path) -> dict | None:      # file name → label; None:
 
 # %% ../nbs/18_sample_files.ipynb #cc4193c3
 def save_images(
-    images: Tensor,                # uint8[n, c, h, w]
+    images: Tensor,                # uint8[n, c, h, w]; videos [n, c, t, h, w] become strips of their frames
     folder: str | Path,
     labels: Tensor | None = None,  # Long[n]; written to labels.json
 ):
@@ -51,7 +51,7 @@ def save_images(
     for old in written_before(folder, len(images)): old.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'labels.json', dict.fromkeys(names) if labels is None else dict(zip(names, labels.tolist())))
-    for name, image in zip(names, as_array(images)):
+    for name, image in zip(names, as_array(strips(images))):
         picture, path = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), folder / name
         try:
             with full_disk_explained(path): picture.save(path)
@@ -63,7 +63,7 @@ def save_images(
 def read_samples(
     path: str | Path,          # .npz, or a folder: with samples.npz, of image files, or of one subfolder per class
     class_names: list[str],    # what the subfolders may be called, beside 0, 1, …
-) -> tuple[Tensor, Tensor | None]:    # uint8[n, c, h, w]; Long[n], or None if the classes are not known
+) -> tuple[Tensor, Tensor | None]:    # uint8[n, c, h, w] or [n, c, t, h, w]; Long[n], or None for unknown classes
     "Samples from disk. `FileNotFoundError` if there are none, `ValueError` that names a file that cannot be used."
     path = Path(path)
     if (path / 'samples.npz').is_file(): path = path / 'samples.npz'
@@ -83,9 +83,10 @@ def _read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
     except Exception as e:
         raise ValueError(f"{path} is not a file of samples: {(str(e) or type(e).__name__).splitlines()[0]}") from None
     if images.ndim == 3: images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
-        raise ValueError(f"{path}: images must be uint8 [n, h, w, 1 or 3], got {images.dtype} {list(images.shape)}")
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    if images.dtype != np.uint8 or images.ndim not in (4, 5) or images.shape[-1] not in (1, 3) or not len(images):
+        raise ValueError(f"{path}: images must be uint8 [n, h, w, 1 or 3] (or videos [n, t, h, w, 1 or 3]), got "
+                         f"{images.dtype} {list(images.shape)}")
+    pictures = torch.from_numpy(images).movedim(-1, 1).contiguous()
     if labels is None: return pictures, None
     if labels.shape != (len(images),): raise ValueError(f"{path}: {labels.shape} labels for {len(images)} images")
     if labels.dtype.kind not in 'iu': raise ValueError(f"{path}: labels must be whole numbers, got {labels.dtype}")

@@ -86,7 +86,7 @@ def draw_samples(
     progress: bool = True,
     report: Callable[[int], None] | None = None,   # called with the number of images after each batch
     **sampling,                  # arguments of `generate`: flow, sampler, steps, guidance, …
-) -> tuple[Tensor, dict]:        # uint8[n, c, h, w]; nfe, reads, seconds, decode_seconds, precision
+) -> tuple[Tensor, dict]:        # uint8[n, c, h, w] or [n, c, t, h, w]; nfe, reads, seconds, decode_seconds, precision
     "Images for labels. `ValueError` if one is not finite: as bytes it would look like an image."
     (given, n), precision = _check_drawing(labels, batch_size, seed, first, sampling), pick_precision(
         precision, model.z_proj.weight.device)
@@ -322,10 +322,10 @@ def write_npz(
     drawn: DrawnImages,
     path: str | Path,
 ):
-    "All images as one .npz: arr_0 uint8 [n, h, w, c], arr_1 the labels."
+    "All images as one .npz: arr_0 uint8 [n, h, w, c] or [n, t, h, w, c], arr_1 the labels."
     import zipfile
-    c, h, w = drawn[0].shape
-    header = dict(descr='|u1', fortran_order=False, shape=(len(drawn), h, w, c))
+    c, *sides = drawn[0].shape
+    header = dict(descr='|u1', fortran_order=False, shape=(len(drawn), *sides, c))
     def write(p):
         with zipfile.ZipFile(p, 'w', zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             with archive.open('arr_0.npy', 'w', force_zip64=True) as f:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .checks import shown, whole
 from .flow import nearest_code
-from .latents import FACTOR, PixelCodec, mirrored, read_autoencoder, register_codec
+from .latents import FACTOR, PixelCodec, frames_of, mirrored, read_autoencoder, register_codec
 from .layouts import ScaleLayout
 
 # %% ../nbs/12_vq.ipynb #198167ed
@@ -164,7 +164,7 @@ def vq_codec(
 
 # %% ../nbs/12_vq.ipynb #24ed7d97
 def fit_vq(
-    images: Tensor,   # [n, c, h, w], a sample of the training images
+    images: Tensor,   # [n, c, h, w], a sample of the training images, or [n, c, t, h, w] of videos
     seed: int = 0,
     **options,        # of `vq_codec`
 ) -> dict:            # those that follow from the images
@@ -172,7 +172,7 @@ def fit_vq(
     if options.get('folder') is not None or options.get('codebook') is not None: return {}
     codes, scales = options.get('codes', 64), options.get('scales')
     whole(2, 2 ** 16)("codec 'vq': codes", codes)
-    latents = PixelCodec(options.get('patch', 1), images.shape[1]).encode(images)
+    latents = PixelCodec(options.get('patch', 1), images.shape[1]).encode(frames_of(images))
     sides = None if scales is None else sides_of(scales, tuple(latents.shape[2:]))
     book = fit_codebook(latents, codes, sides, seed).tolist()
     return dict(codebook=[[float(f'{v:.6g}') for v in code] for code in book])

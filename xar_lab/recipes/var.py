@@ -9,7 +9,7 @@ __all__ = ['ResidualLayout', 'NextScale', 'var']
 import torch
 
 from ..context import Context, register_context
-from ..entities import register_layout
+from ..entities import only_flat, register_layout
 from ..layouts import ScaleLayout
 from ..uses import register_recipe
 from ..vq import accumulate, decompose, shrink
@@ -19,6 +19,7 @@ class ResidualLayout(ScaleLayout):
     "Maps of codes, coarse to fine, whose enlarged sum is the latents. Source: VAR, Alg. 1 and 2."
 
     def __init__(self, grid, size=None, *, codebook):     # size: sides of the maps, as of `scale`; codebook [K, C]
+        only_flat("layout 'residual'", grid)
         super().__init__(grid, size)
         self.kind, self.codebook = 'residual', torch.as_tensor(codebook, dtype=torch.float32, device='cpu')
 
