@@ -206,6 +206,8 @@ def wrong_drawing(out, folder, **given):
     for name, value in given.items():
         if name in changes and value == changes[name] and torch.equal(out.latents, usual.latents):
             return f'{name} is ignored'
+    if isinstance(given.get('known'), (tuple, list)) and (out.latents[:, :, given['known'][1]] != 1).any():
+        return 'what is known was not kept'
     if 'steps' in given and isinstance(given['steps'], int) and out.nfe != 4 * given['steps']:
         return f'{out.nfe} evaluations'
 
@@ -344,6 +346,7 @@ NETWORK_CASES = [
         *(('init', v) for v in (None, 3, 'ones', ['zero'], {})),
     ]
 ]
+KEPT, MASK = torch.ones(2, 4, 4, 4), torch.arange(16).view(4, 4) < 6
 DRAWING_CASES = [
     *(
         dict(steps=v)
@@ -401,6 +404,21 @@ DRAWING_CASES = [
         for v in (3, 'x', lambda shape: None, lambda shape: torch.zeros(1), lambda shape: torch.full(shape, math.nan))
     ),
     *(dict(flow=v) for v in (3, 'linear', Thing(), {})), *(dict(trajectory=v) for v in ('yes', 3, [])),
+    *(
+        dict(known=v)
+        for v in (
+            3, 'top', (), (1, 2), {}, Thing(), torch.zeros(2, 4, 4, 4), (KEPT, KEPT), (KEPT, None), (KEPT[:1], MASK),
+            (KEPT, MASK[:3]), (KEPT, MASK.int()), (KEPT, MASK.expand(3, 4, 4)), (KEPT.long(), MASK),
+            (KEPT * math.nan, MASK), (KEPT * math.inf, MASK), (KEPT, ~MASK), (KEPT.double(), MASK), [KEPT, MASK],
+        )
+    ),
+    *(
+        dict(order=v)
+        for v in (
+            3, 'abcd', [], [0, 1, 2], [0, 1, 1, 2], [1, 2, 3, 4], [0.0, 1.0, 2.0, 3.0], [3, 2, 1, 0], [0, 1, 2, 3],
+            [None] * 4, [[0, 1, 2, 3]] * 3, [10**400, 0, 1, 2], {}, {0, 1, 2, 3}, Thing(), range(4), [True] * 4,
+        )
+    ),
     *(dict(progress=v) for v in ('x', [])),
 ]
 JUDGE_CASES = [
@@ -554,6 +572,7 @@ def known_training():
         log_every=[0, 10**400, True, 2.5], init_from=['nowhere', 3, '.', '', '/dev/null', []],
         runs_dir=[3, '', [], 'a\0b', '/dev/null/x', '/proc/x'],
         callbacks=[3, {'x': {}}, {'ema': 3}, {1: {}}, {'tensorboard': {'x': 1}}, [], {'name': None}],
+        trainable=['(', '*', 3, '', 'nothing', [], {}, True, 'class_emb', '.*', 'a' * 5000, 'a|', '\ud800', r'\d'],
         flip=['yes', 1, []], fsdp=['x', True], bad_images=['x', 3, []], bad_steps=[0, True, 10**400],
         init=['x', 3, []], decay_shape=['x', 3, []], workers=[-1, 'x', 2.5, True],
         plan_tflops=[0, math.nan, 10**400], plan_devices=[0, 10**400], sample_steps=[0, 10**9, True, 2.5],
@@ -583,7 +602,7 @@ def strategies(prepared) -> dict:
             'generate', a_drawing, wrong_drawing,
             [
                 'steps', 'guidance', 'guidance_schedule', 'guidance_interval', 'time_grid', 'sampler', 'labels',
-                'generator', 'randn', 'flow',
+                'generator', 'randn', 'flow', 'known', 'order',
             ],
             names=['label', 'interval', 'NaN'],
         ),

@@ -21,6 +21,14 @@ def test_benchmark(tmp_path):
 
 
 @pytest.mark.slow
+def test_in_painting(tmp_path):
+    done = papermill('studies/in_painting', tmp_path / 'out.ipynb', steps=2, seeds=2, count=20, sample_steps=1,
+                     runs_dir=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert '| bottom | no |' in (tmp_path / 'out.ipynb').read_text()
+
+
+@pytest.mark.slow
 def test_optimizers(tmp_path):
     done = papermill('studies/optimizers', tmp_path / 'out.ipynb', seeds=[1, 2], lrs=[.002, .004], steps=6, n=20,
                      runs_dir=tmp_path)

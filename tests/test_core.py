@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from xar_lab.blocks import XARConfig
-from xar_lab.context import CONTEXTS, Context, check_query, make_context
+from xar_lab.context import CONTEXTS, AnyOrderContext, Context, check_query, make_context
 from xar_lab.entities import make_layout
-from xar_lab.flow import make_flow
+from xar_lab.flow import CodesFlow, make_flow
 from xar_lab.heads import HEADS, register_head
 from xar_lab.loss import Draws, batch_loss, draw_asked, reading
 from xar_lab.model import XAR
@@ -93,6 +93,9 @@ def in_parallel(parts, tokens, n, where, known, x, t, labels):
     if isinstance(context, MaskedContext):
         view = View(view.entity, view.sees, now)
         group_t = torch.where(now, t, torch.where(known[:, view.entity], 0., 1.))
+    elif isinstance(context, AnyOrderContext):
+        view = View(view.entity, known[:, None] | torch.eye(layout.n_entities).bool(), now)
+        group_t = torch.where(now, t, torch.where(known, 0., 1.))
     else: group_t = torch.where(now, t, 0.)
     at = torch.zeros(IMAGES, layout.n_tokens, CHANNELS, dtype=torch.float64)
     at.scatter_(1, where.expand(IMAGES, -1)[..., None].expand_as(x), x)
@@ -148,7 +151,8 @@ def test_nothing_leaks_in_training(context, head, layout):
     layout, model = parts.layout, parts.model
     for seed in range(20):                                                          # something must be known
         view, t = parts.context.draw(IMAGES, layout, parts.flow.times, torch.Generator().manual_seed(seed))
-        if (t == 0).any(1).all() or not isinstance(parts.context, MaskedContext): break
+        drawn = dict(masked=t == 0, any_order=~view.loss).get(context)                  # what is known, by image
+        if drawn is None or drawn.any(1).all(): break
     group, ids, rand = view.group_ids(layout), view.token_ids(layout), noise(4)
     several = (model.pred.draws,) if model.pred.draws > 1 else ()
     own = rand((IMAGES, *several, len(ids), CHANNELS))
@@ -178,6 +182,8 @@ def test_nothing_leaks_in_training(context, head, layout):
             if isinstance(parts.context, MaskedContext):
                 asked = bool(loss[b, m]) and not model.pred.apart                  # a set is drawn together
                 allowed = asked or t[b, m] == 0
+            elif isinstance(parts.context, AnyOrderContext):
+                allowed = bool(drawn[b, m]) or m == n and not model.pred.apart
             else: allowed = m < n or m == n and not model.pred.apart
             assert allowed or not changed, f'entity {m} leaks into {n} of image {b}'
             seen += changed
@@ -198,6 +204,91 @@ def test_known_entities_need_not_be_asked_for(context, head):
             reader.tell(n, where, taken(tokens, where), last=False)
         answers.append(reader.ask(3, order[3], [1., 0.])(noise(3)((IMAGES, order[3].shape[-1], CHANNELS)), .4))
     torch.testing.assert_close(*answers, rtol=0, atol=1e-9)
+
+
+ANY = [('any_order', 'linear'), ('any_order', 'token_mlp'), ('masked', 'linear'), ('masked', 'token_mlp')]
+
+
+@pytest.mark.parametrize('context, head', [('random', 'linear'), ('clean', 'token_mlp'), ('causal', 'token_mlp'), *ANY])
+@pytest.mark.parametrize('layout', ['cell', 'antidiagonal'])
+def test_told_or_drawn_is_the_same(context, head, layout):
+    "What was drawn before, given as known instead: the same image, without the cost of what is known."
+    parts = made(context, head, layout)
+    model, e = parts.model, parts.layout.n_entities
+    order = dict(order=list(range(e))) if context in ('any_order', 'masked') else {}
+    how = dict(context=parts.context, sampler='sde', steps=3, guidance=2., guidance_schedule='constant', **order)
+    rand = noise(6)
+    starts = [rand((IMAGES, size, CHANNELS)) for size in parts.layout.sizes for _ in range(3)]
+    queue = iter(starts)
+    whole = generate(model, torch.tensor([1, 4]), randn=lambda shape: next(queue), **how)
+    for known in (1, e // 2, e):
+        mask = torch.zeros(16, dtype=torch.bool)
+        mask[torch.cat(parts.layout.parts[:known])] = True
+        queue = iter(starts[3 * known:])
+        out = generate(model, torch.tensor([1, 4]), randn=lambda shape: next(queue),
+                       known=(whole.latents, mask.view(4, 4)), **how)
+        torch.testing.assert_close(out.latents, whole.latents, rtol=0, atol=1e-5)
+        assert torch.equal(out.latents.flatten(2)[..., mask], whole.latents.flatten(2)[..., mask])
+        assert out.nfe == whole.nfe * (e - known) // e and out.reads <= whole.reads
+
+
+@pytest.mark.parametrize('context, head', ANY)
+def test_what_is_known_is_seen_from_the_start(context, head):
+    "Where any order is read: all known entities come first, each image's own, and the rest in the order asked for."
+    parts, labels, g = made(context, head, 'cell'), torch.tensor([1, 4]), torch.Generator().manual_seed(0)
+    given, mask = torch.randn(IMAGES, CHANNELS, 4, 4, generator=g), torch.zeros(IMAGES, 4, 4, dtype=torch.bool)
+    mask[0, 2:], mask[1, :, 2:] = True, True                                      # cells 2 and 3; cells 1 and 3
+    how = dict(context=parts.context, sampler='euler', steps=2, trajectory=True)
+    start = noise(8)((IMAGES, 4, CHANNELS))
+    out = generate(parts.model, labels, known=(given, mask), order=[1, 3, 0, 2], randn=lambda shape: start, **how)
+    drawn = torch.stack([e.where[:, 0] // 4 for e in out.trajectory], 1)
+    assert drawn.tolist() == [[3, 2, 1, 0], [1, 3, 0, 2]] and out.nfe == 4
+    other, cell = given.clone(), parts.layout.parts[3]
+    other.flatten(2)[:, :, cell] += 1                                             # it is last in the layout's order
+    again = generate(parts.model, labels, known=(other, mask), order=[1, 3, 0, 2], randn=lambda shape: start, **how)
+    moved = (again.latents - out.latents).abs().flatten(2).amax(1) > 1e-6         # [B, 16]
+    assert moved[:, parts.layout.parts[0]].all() and moved[0, parts.layout.parts[1]].all()
+    alone = generate(parts.model, labels[1:], known=(given[1:], mask[1:]), order=[1, 3, 0, 2],
+                     randn=lambda shape: start[1:], **how)
+    torch.testing.assert_close(alone.latents, out.latents[1:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('context, head', ANY)
+def test_an_order_for_each_image(context, head):
+    "A batch in orders of its own is each image alone in its order; a cached reader is refused before any work."
+    parts, labels, start = made(context, head, 'cell'), torch.tensor([1, 4]), noise(9)((IMAGES, 4, CHANNELS))
+    orders, how = torch.tensor([[2, 0, 3, 1], [1, 2, 0, 3]]), dict(sampler='heun', steps=2, guidance=1.5)
+    out = generate(parts.model, labels, context=parts.context, order=orders, randn=lambda shape: start, **how)
+    for b in range(IMAGES):
+        one = generate(parts.model, labels[b:b + 1], context=parts.context, order=orders[b].tolist(),
+                       randn=lambda shape: start[b:b + 1], **how)
+        torch.testing.assert_close(one.latents, out.latents[b:b + 1], rtol=0, atol=1e-5)
+    other = generate(parts.model, labels, context=parts.context, order=orders.flip(0), randn=lambda shape: start, **how)
+    assert not torch.allclose(other.latents, out.latents, atol=1e-4)
+    with pytest.raises(ValueError, match='draws in the order of the layout, since its reader is cached'):
+        generate(made('random', 'linear', 'cell').model, labels, order=orders, randn=None)
+
+
+def test_codes_and_half_precision_keep_what_is_known():
+    "Known codes are overwritten, not drawn; weights of lower precision do not round what is kept."
+    g = torch.Generator().manual_seed(0)
+    flow = CodesFlow(SimpleNamespace(codebook=torch.randn(7, CHANNELS, generator=g)))
+    torch.manual_seed(0)
+    layout = make_layout('antidiagonal', 4)
+    config = XARConfig(48, (1, 1), heads=2, in_channels=CHANNELS, num_classes=5, init='published', head='logits',
+                       out_channels=7, blank=True)
+    codes = torch.randint(7, (IMAGES, 4, 4), generator=g)
+    given, mask = flow.codebook[codes].movedim(-1, 1), torch.rand(IMAGES, 4, 4, generator=g) < .5
+    out = generate(XAR(config, layout), torch.tensor([1, 4]), flow=flow, context=make_context('causal'),
+                   sampler='categorical', steps=1, known=(given, mask), guidance=2., generator=g)
+    drawn = flow.codes(out.latents.movedim(1, -1))
+    assert torch.equal(drawn[mask], codes[mask]) and not torch.equal(drawn, codes)
+    kept = layout.split(mask[:, None].float())[..., 0] > 0
+    assert torch.equal(out.tokens[kept], layout.split(given)[kept])                  # and later entities see them
+    torch.testing.assert_close(out.latents.movedim(1, -1), flow.codebook[drawn], rtol=0, atol=1e-6)
+    low, given = made('random', 'linear', 'cell').model.bfloat16(), torch.randn(IMAGES, CHANNELS, 4, 4, generator=g)
+    out = generate(low, torch.tensor([1, 4]), steps=2, known=(given, mask), generator=g)
+    assert torch.equal(out.latents.movedim(1, -1)[mask], given.movedim(1, -1)[mask])
 
 
 @torch.no_grad()

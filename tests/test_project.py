@@ -16,7 +16,8 @@ BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in (
     'train', 'evaluate', 'generate', 'train_extractor', 'train_autoencoder', 'cache_latents', 'studies/exposure_bias',
-    'studies/latents_or_pixels', 'studies/benchmark', 'studies/fewer_evaluations', 'studies/control')]
+    'studies/in_painting', 'studies/latents_or_pixels', 'studies/benchmark', 'studies/fewer_evaluations',
+    'studies/control')]
 
 
 def cells(path, kind='code'):

@@ -113,6 +113,24 @@ def test_a_sharded_run_is_the_same_run(tmp_path):
     assert load_run(sharded)[0].pred.weight.equal(ends['ema']['pred.weight'])          # by one process, whole
 
 
+def test_half_of_the_weights_on_two_processes(tmp_path):
+    "What a pattern leaves alone does not move, in copies and split; resumed, a split run is the same."
+    values = dict(steps=4, save_every=2, keep=4, trainable='decoder|pred|class_emb', log_every=1)
+    for name, fsdp in (('copies', False), ('sharded', True)):
+        assert run([*torchrun(2), *job(tmp_path, name, fsdp=fsdp, **values)[-1:]]).returncode == 0
+    copies, sharded = tmp_path / 'copies', tmp_path / 'sharded'
+    a, b = (torch.tensor([row['loss'] for row in read_lines(folder / 'metrics.jsonl')]) for folder in (copies, sharded))
+    assert len(a) == 4 and (a / b - 1).abs().max() < 1e-5
+    ends = {name: weights(sharded, name) for name in ('model', 'ema', 'optimizer')}
+    stays = [n for n in ends['ema'] if not any(part in n for part in ('decoder', 'pred', 'class_emb'))]
+    assert stays and all(ends['ema'][n].equal(weights(copies, 'ema')[n]) for n in stays)
+    assert ends['model'].keys() == ends['ema'].keys() - {*stays} == weights(copies).keys()
+    shutil.rmtree(checkpoints(sharded)[-1])
+    assert run([*torchrun(2), *job(tmp_path, 'sharded', fsdp=True, **values)[-1:]]).returncode == 0
+    for name, end in ends.items(): assert same(end, weights(sharded, name)), name          # to the last bit
+    assert load_run(sharded, ema=False)[0].z_proj.weight.equal(ends['ema']['z_proj.weight'])
+
+
 @pytest.mark.slow
 def test_two_machines(tmp_path):
     "Two groups of processes that know each other by address only."

@@ -7,7 +7,7 @@ __all__ = ['REGISTRIES', 'SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'context_
            'check_names', 'first_images', 'codec_of', 'layout_of', 'conditions_of', 'network_of', 'read_start', 'build',
            'outline']
 
-# %% ../nbs/22_build.ipynb #48c41976
+# %% ../nbs/22_build.ipynb #9ebd0ef9
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ from .model import XAR
 from .runs import good_checkpoint, read_config, run_path
 from .sampling import check_generation
 from .solvers import SAMPLERS
+from .trainable import freeze
 from .uses import RECIPES, open_uses, recipe_home
 from .views import View
 
@@ -166,7 +167,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #0c437023
+# %% ../nbs/22_build.ipynb #47811b71
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -187,6 +188,7 @@ def network_of(
     asked_blank = not check_query(context, layout, channels) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)
     with seeded(config.seed, 'init'), torch.device(device or 'cpu'): model = XAR(sizes, layout)
+    freeze(model, config.trainable)
     return layout, context, view, model
 
 # %% ../nbs/22_build.ipynb #c67f0995

@@ -139,14 +139,15 @@ def save_model(
     header = dict(config=json.dumps(dataclasses.asdict(model.config)), layout=json.dumps(model.layout.spec))
     save_tensors(weights or model.state_dict(), path, header)
 
-# %% ../nbs/16_checkpoints.ipynb #6845fb14
+# %% ../nbs/16_checkpoints.ipynb #d7089930
 def load_model(
-    path: str | Path,  # written by `save_model`
-) -> XAR:              # float32, on the CPU, in evaluation mode
+    path: str | Path,                 # written by `save_model`
+    rest: str | Path | None = None,   # file with the weights that this one lacks: those that were frozen
+) -> XAR:                             # float32, on the CPU, in evaluation mode
     "Read a model. `ValueError` if the file is damaged or of another kind."
     if Path(path).suffix != '.safetensors':
         raise ValueError(f"{path} is not a .safetensors file; the authors' files are read by load_published")
-    state = read_tensors(path)
+    state = (read_tensors(rest) if rest else {}) | read_tensors(path)
     with safe_open(path, 'pt') as f: header = f.metadata() or {}
     if not {'config', 'layout'} <= header.keys():
         raise ValueError(f"{path} was not written by save_model: its header lacks config and layout")

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'POSITIVE', 'NOT_NEGATIVE', 'SHARE', 'BELOW_1', 'FLAG', 'TEXT', 'ANYTHING', 'OPTIONS', 'MOST_BYTES',
-           'DEEPEST', 'NAME', 'FOLDER', 'PATH', 'shown', 'in_table', 'Check', 'is_whole', 'is_number', 'whole',
-           'number', 'one_of', 'options', 'Named', 'is_writable_text', 'is_plain', 'is_path']
+           'DEEPEST', 'NAME', 'PATTERN', 'FOLDER', 'PATH', 'shown', 'in_table', 'Check', 'is_whole', 'is_number',
+           'whole', 'number', 'one_of', 'options', 'Named', 'is_writable_text', 'is_plain', 'is_path', 'is_pattern']
 
-# %% ../nbs/00_checks.ipynb #ebc74fd6
+# %% ../nbs/00_checks.ipynb #1c0c958c
 import html
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Named(Check):
         known = list(self.known())
         if value not in known: raise ValueError(f"unknown {self.what} {shown(value)}; known: {', '.join(known)}")
 
-# %% ../nbs/00_checks.ipynb #3e5dd7ab
+# %% ../nbs/00_checks.ipynb #295e29dc
 MOST_BYTES, DEEPEST = 200, 3000      # of a name, with room for what is put before it; of a path
 
 def is_writable_text(text: str) -> bool:
@@ -119,5 +120,11 @@ def is_path(text: str) -> bool:
     return (text.strip() != '' and is_writable_text(text) and len(text.encode()) <= DEEPEST
             and all(len(part.encode()) < 256 for part in text.split(os.sep)))
 
+def is_pattern(text) -> bool:
+    "Whether a value is a regular expression."
+    try: return isinstance(text, str) and bool(re.compile(text))
+    except (re.error, RecursionError, OverflowError): return False
+
+PATTERN = Check('a regular expression', is_pattern)
 FOLDER = Check('the path of a folder, as a string', lambda v: isinstance(v, str) and is_path(v))
 PATH = Check('a path', lambda v: isinstance(v, str | os.PathLike) and is_path(str(v)))

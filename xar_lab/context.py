@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'DecreasingContext', 'SharedContext', 'CleanContext',
-           'CausalContext', 'Reader', 'answer_of', 'RereadReader', 'shuffled', 'tokens_of', 'check_query',
-           'register_context', 'make_context']
+           'CausalContext', 'seen_if_known', 'AnyOrderContext', 'Reader', 'answer_of', 'RereadReader', 'KnownReader',
+           'shuffled', 'tokens_of', 'check_query', 'register_context', 'make_context']
 
 # %% ../nbs/04_context.ipynb #9ff11367
 from typing import Callable, Sequence
@@ -114,6 +114,30 @@ class CausalContext(Context):
             self.nearest[layout, n] = torch.cdist(here, before).argmin(1) + layout.slices[n - 1].start
         return tokens[:, self.nearest[layout, n].to(tokens.device)]
 
+# %% ../nbs/04_context.ipynb #e25edbcf
+def seen_if_known(
+    known: Tensor,   # Bool[B, E]
+) -> Tensor:         # Bool[B, E, E], on the CPU
+    "Who sees whom: all see what is known, and themselves."
+    return known.cpu()[:, None] | torch.eye(known.shape[1], dtype=torch.bool, device='cpu')
+
+class AnyOrderContext(Context):
+    "A random set is known, and each other entity is asked for. Source of the sets: MAR (Li et al. 2024), Sec. 3.4."
+
+    def view(self, layout):
+        e = torch.arange(layout.n_entities, device='cpu')
+        return View(e, torch.ones(len(e), len(e), dtype=torch.bool, device='cpu'))
+
+    def draw(self, batch, layout, times, generator=None, device=None):
+        e = layout.n_entities
+        count, scores = (torch.rand(batch, n, generator=generator, device=device).cpu() for n in (1, e))
+        known = scores.argsort(1).argsort(1) < (count * e).floor()                          # 0 to E − 1 of E, at random
+        t = self.sample(batch, layout, times, generator, device)
+        view = View(torch.arange(e, device='cpu'), seen_if_known(known), ~known)
+        return view, torch.where(known.to(t.device), 0., t)
+
+    def reader(self, model, hints, batch): return KnownReader(self, model, hints, batch)
+
 # %% ../nbs/04_context.ipynb #b5ac589b
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
@@ -200,10 +224,10 @@ def _name(context) -> str:
     known = [name for name, factory in CONTEXTS.items() if factory is type(context)]
     return f'context {(known or [type(context).__name__])[0]!r}'
 
-# %% ../nbs/04_context.ipynb #c80d1986
+# %% ../nbs/04_context.ipynb #0d86d488
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
-    per_image = True
+    per_image, hides = True, False      # hides: whether `looks` shows nobody what is not known: it needs no blank then
 
     def __init__(self, context: Context, model, hints, batch: int):    # as of `Reader`
         self.model, self.hints, self.batch, self.reads = model, model.hints(hints), batch, 0
@@ -211,7 +235,8 @@ class RereadReader:
         self.view, self.groups = context.view(layout), layout.entity_ids.to(weight.device)
         if self.view.entity.tolist() != list(range(layout.n_entities)) or self.view.batches:
             raise ValueError(f"{_name(context)}: a RereadReader reads every entity once, and its view must say so")
-        if not model.config.blank: raise ValueError("a RereadReader needs a model with a blank: XARConfig(blank=True)")
+        if not model.config.blank and (model.pred.apart or not self.hides):
+            raise ValueError(f"a {type(self).__name__} needs a model with a blank: XARConfig(blank=True)")
         self.tokens = weight.new_zeros(batch, layout.n_tokens, model.config.in_channels)
         self.known = torch.zeros(batch, layout.n_entities, dtype=torch.bool, device=weight.device)
 
@@ -233,14 +258,26 @@ class RereadReader:
         if x is not None:
             tokens = tokens.scatter(1, where[..., None].expand_as(x), x.to(tokens.dtype))
             times, blank = times.scatter(1, groups, t), blank.scatter(1, groups, False)
-        h = self.model.vectors(tokens, times, self.hints[:rows], self.view, blank)
+        blank = blank if self.model.config.blank else None
+        h = self.model.vectors(tokens, times, self.hints[:rows], self.looks(known), blank)
         return taken(h, where)
+
+    def looks(self, known: Tensor) -> View:    # Bool[R, E]
+        "Who sees whom in a step, given what is known."
+        return self.view
 
     def tell(self, n: int, where: Tensor, x: Tensor, last: bool):    # as of `Reader`
         "The tokens of a step are finished."
         where = where.to(x.device).expand(self.batch, -1)
         self.tokens.scatter_(1, where[..., None].expand_as(x), x.to(self.tokens.dtype))
         self.known.scatter_(1, self.groups[where], True)
+
+# %% ../nbs/04_context.ipynb #ec185e31
+class KnownReader(RereadReader):
+    "The reader of `AnyOrderContext`: what is not known is hidden."
+    hides = True
+
+    def looks(self, known): return View(self.view.entity, seen_if_known(known))
 
 # %% ../nbs/04_context.ipynb #536da081
 def shuffled(
@@ -289,13 +326,14 @@ def check_query(
     raise ValueError(f"{_name(context)} has a query for entity {given.index(True)}, but none for {given.index(False)}: "
                      "all entities need one, or none")
 
-# %% ../nbs/04_context.ipynb #3ead4dab
+# %% ../nbs/04_context.ipynb #426066f5
 CONTEXTS.register('random', RandomContext)
 CONTEXTS.register('clean', CleanContext)
 CONTEXTS.register('increasing', IncreasingContext)
 CONTEXTS.register('decreasing', DecreasingContext)
 CONTEXTS.register('shared', SharedContext)
 CONTEXTS.register('causal', CausalContext)
+CONTEXTS.register('any_order', AnyOrderContext)
 
 def register_context(
     name: str,          # new name for `make_context`
@@ -305,7 +343,7 @@ def register_context(
     CONTEXTS.register(name, factory)
 
 def make_context(
-    name: str,   # 'random' | 'clean' | 'increasing' | 'decreasing' | 'shared' | 'causal' | a registered one
+    name: str,   # 'random' | 'clean' | 'increasing' | 'decreasing' | 'shared' | 'causal' | 'any_order' | …
     **options,   # options of the context; the built-in ones have none
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."

@@ -6,7 +6,7 @@
 __all__ = ['measure_forward', 'pick_micro_batch', 'bytes_of_states', 'sampling_cost', 'plan', 'matrix_rate', 'estimate',
            'describe_plan', 'describe_time', 'build_or_plan', 'Meter']
 
-# %% ../nbs/24_cost.ipynb #c9267afe
+# %% ../nbs/24_cost.ipynb #56ad1fcc
 import functools
 import math
 import time
@@ -22,13 +22,15 @@ from .core import duration, peak_memory, size
 from .data import MissingData
 from .model import XAR
 from .sampling import GuidedVelocity, check_settings
+from .trainable import freeze, sizes_of
 
-# %% ../nbs/24_cost.ipynb #1f28b694
+# %% ../nbs/24_cost.ipynb #ed9ff371
 def measure_forward(
     parts: Parts,
 ) -> tuple[int, int]:    # FLOPs; bytes of activations kept for the backward pass
     "What one image costs in a forward pass, found on the meta device."
     with torch.device('meta'): model = XAR(parts.model.config, parts.layout)
+    freeze(model, parts.config.trainable)
     view, head, kept = parts.view.part(slice(1)), model.pred, {}
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.nbytes, tensor       # once per storage; the reference keeps it
@@ -39,10 +41,10 @@ def measure_forward(
         places = *((head.draws,) if head.draws > 1 else ()), sum(view.asked_sizes(parts.layout))
         asked = (zeros(1, *places, channels), zeros(1, *places)) if head.apart else None
         model(tokens, t, zeros(1, dtype=torch.long), view, t > 0 if model.config.blank else None, asked)
-    weights = sum(p.nbytes for p in model.parameters())
-    return counter.get_total_flops(), max(0, sum(held for held, _ in kept.values()) - weights)
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    return counter.get_total_flops(), sum(held for storage, (held, _) in kept.items() if storage not in weights)
 
-# %% ../nbs/24_cost.ipynb #b4fb4d72
+# %% ../nbs/24_cost.ipynb #141235f5
 def pick_micro_batch(
     config: TrainConfig,
     processes: int,
@@ -58,10 +60,18 @@ def pick_micro_batch(
     if config.micro_batch: return min(config.micro_batch, mine)
     return next((n for n in range(mine, 0, -1) if mine % n == 0 and n * activations <= share * memory), 1)
 
-def bytes_of_states(config: TrainConfig, parameters: int, blocks: int, processes: int) -> int:
-    "Weights, average, gradient and two moments; when split, a share of them and one whole block with its gradient."
-    if not config.fsdp: return 20 * parameters
-    return 20 * parameters // processes + 8 * parameters // blocks
+def bytes_of_states(
+    config: TrainConfig,
+    parameters: int,
+    blocks: int,
+    processes: int,
+    trained: int | None = None,   # parameters that train; None: all
+) -> int:
+    """Weights; of those that train average, gradient and two moments. When split, a share of them (of the average all)
+    and one whole block with its gradient."""
+    trained = parameters if trained is None else trained
+    if not config.fsdp: return 4 * parameters + 16 * trained
+    return (8 * parameters + 12 * trained) // processes + 8 * parameters // blocks
 
 # %% ../nbs/24_cost.ipynb #639fff40
 def sampling_cost(parts: Parts) -> dict[str, int]:
@@ -77,7 +87,7 @@ def sampling_cost(parts: Parts) -> dict[str, int]:
         nfe, reads = nfe + v.nfe, reads + 1 + (weight > 1 or s.guided and queries)     # queries stay, of all rows
     return dict(nfe=nfe, reads=reads if parts.model.pred.apart else nfe)
 
-# %% ../nbs/24_cost.ipynb #5eed0297
+# %% ../nbs/24_cost.ipynb #600876e0
 def plan(
     parts: Parts,              # `build(config, device='meta')` will do
     processes: int = 1,        # devices that share a batch
@@ -85,17 +95,17 @@ def plan(
 ) -> dict:
     "Sizes and costs of a run, without running it."
     c, sizes, length = parts.config, parts.model.config, sum(parts.view.sizes(parts.layout))
-    parameters, blocks = sum(p.numel() for p in parts.model.parameters()), sum(sizes.depth)
+    (parameters, trained), blocks = sizes_of(parts.model), sum(sizes.depth)
     forward, activations = measure_forward(parts)
     if c.activation_checkpointing:                                          # one block's, and every block's input
         activations = activations // blocks + blocks * length * sizes.width * 4
-    states = bytes_of_states(c, parameters, blocks, processes)
+    states = bytes_of_states(c, parameters, blocks, processes, trained)
     micro = pick_micro_batch(c, processes, memory - states, activations)
     return dict(
         model=c.model, dataset=c.dataset, images=len(parts.dataset), layout=repr(parts.layout), context=c.context,
-        sequence_length=length, parameters=parameters, steps=c.steps, batch_size=c.batch_size,
+        sequence_length=length, parameters=parameters, trained=trained, steps=c.steps, batch_size=c.batch_size,
         epochs=c.steps * c.batch_size / len(parts.dataset),
-        flops_per_image=(4 if c.activation_checkpointing else 3) * forward,
+        flops_per_image=(3 if c.activation_checkpointing else 2) * forward + forward * trained // parameters,
         processes=processes, micro_batch=micro, accumulation_steps=math.ceil(c.batch_size / processes / micro),
         memory_bytes=states + micro * activations, memory_per_image=activations, **sampling_cost(parts))
 
@@ -122,7 +132,7 @@ def estimate(p: dict, config: TrainConfig, device: torch.device, precision: str)
     there = flops / (config.plan_devices * config.plan_tflops * 1e12 * config.plan_share)
     return dict(flops=flops, rate=rate, precision=precision, here=flops / rate / p['processes'], there=there)
 
-# %% ../nbs/24_cost.ipynb #747b58f3
+# %% ../nbs/24_cost.ipynb #dbcdf1c7
 def _many(count: int, noun: str) -> str: return f'{count:,} {noun}' + 's' * (count > 1)
 
 def describe_plan(p: dict) -> str:
@@ -130,10 +140,11 @@ def describe_plan(p: dict) -> str:
     what = f"{p['model']} on {p['dataset']} ({p['images']:,} images): {p['layout']}"
     work = f"{p['flops_per_image'] / 1e9:,.3g} GFLOP per image in training"
     pieces = _many(p['accumulation_steps'], 'accumulation step')
+    some = f" ({p['trained']:,} of them train)" * (p['trained'] < p['parameters'])
     split = f"{_many(p['processes'], 'device')} × {p['micro_batch']} at once × {pieces}"
     return '\n'.join([
         f"{what}, context {p['context']}, sequence of {p['sequence_length']}",
-        f"{p['parameters']:,} parameters, {work}, about {size(p['memory_bytes'])} of memory per device",
+        f"{p['parameters']:,} parameters{some}, {work}, about {size(p['memory_bytes'])} of memory per device",
         f"an image is drawn in {p['nfe']:,} NFE, {_many(p['reads'], 'run')} of the network",
         f"{p['steps']:,} steps of {p['batch_size']:,} images ({split}) = {p['epochs']:,.3g} epochs"])
 

@@ -195,7 +195,7 @@ def _down(film: Film, frames: list[int], pictures: list, title: str):
         write(4, top + k * tall + tall // 2 - 7, f'{film.noun} {n}, t = {film.times[n][i]:.2f}')
     return strip
 
-# %% ../nbs/41_film.ipynb #face36af
+# %% ../nbs/41_film.ipynb #20ea43af
 def _draw_images(fig, places: list, film: Film, frame: int):
     "State and clean estimate of a frame, at two places (row, column)."
     for (row, col), image in zip(places, (film.state(frame), film.estimate(frame))):
@@ -205,7 +205,7 @@ def _draw_images(fig, places: list, film: Film, frame: int):
 
 def _draw_speed(fig, name: str, film: Film, frame: int, second: bool, legend: bool):
     "The size of the velocity over a film, and a mark at a frame."
-    where = [k / (len(film) - 1) for k in range(len(film))]
+    where = [k / max(1, len(film) - 1) for k in range(len(film))]
     speed = [None if s != s else round(s, 4) for s in film.speed]
     here = next(s for s in [*speed[frame::-1], 0] if s is not None)            # at t = 0 that of the step before
     colour, dash, symbol = (VERMILION, 'dash', 'diamond') if second else (BLUE, None, 'circle')
@@ -216,7 +216,7 @@ def _draw_speed(fig, name: str, film: Film, frame: int, second: bool, legend: bo
 
 def _entity_ticks(film: Film) -> dict:
     "A tick where each entity begins; named if there are not too many."
-    starts = [k / (len(film) - 1) for k, (_, i) in enumerate(film.places) if i == 0]
+    starts = [k / max(1, len(film) - 1) for k, (_, i) in enumerate(film.places) if i == 0]
     name = '{}' if len(starts) <= 16 else ''
     return dict(tickvals=starts, ticktext=[name.format(n) for n in range(len(starts))])
 

@@ -6,11 +6,11 @@
 __all__ = ['PRESET', 'SAMPLER', 'LAYOUT', 'CONTEXT', 'HEAD', 'FLOW', 'TIME', 'CODEC', 'DATA', 'OPTIMIZER', 'RECIPE', 'OF_FLOW',
            'DATASET', 'FIFTH', 'choices', 'Parameters']
 
-# %% ../nbs/20_parameters.ipynb #b942c10f
+# %% ../nbs/20_parameters.ipynb #70abd546
 from dataclasses import dataclass
 from functools import partial
 
-from .checks import ANYTHING, BELOW_1, FLAG, FOLDER, NAME, OPTIONS, POSITIVE, SHARE, TEXT
+from .checks import ANYTHING, BELOW_1, FLAG, FOLDER, NAME, OPTIONS, PATTERN, POSITIVE, SHARE, TEXT
 
 # isort: split
 from .checks import Named, number, one_of, options, whole
@@ -36,7 +36,7 @@ SAMPLER, LAYOUT, CONTEXT, HEAD, FLOW, TIME, CODEC, DATA, OPTIMIZER = (
 def choices(registry) -> str: return ' | '.join(map(repr, registry)) + ' | a registered one'
 RECIPE, OF_FLOW, DATASET, FIFTH = "the recipe's", "the flow's", "the data set's", 'a fifth of the run'   # of None
 
-# %% ../nbs/20_parameters.ipynb #36c0d629
+# %% ../nbs/20_parameters.ipynb #edbe33d0
 @dataclass
 class _WhatToLearn:
     "what to learn"
@@ -78,6 +78,8 @@ class _WhatToLearn:
     init: str | None = setting(
         None, one_of('zero', 'published'), "first weights: 'zero' | 'published' (Xavier)", RECIPE, otherwise='zero')
     init_from: str | None = setting(None, TEXT, "run folder or authors' file to start from", 'random weights')
+    trainable: str | None = setting(
+        None, PATTERN, "names of the weights that train, a regular expression: class_emb|pred", RECIPE, 'else all')
 
 # %% ../nbs/20_parameters.ipynb #f1f84147
 @dataclass

@@ -6,7 +6,7 @@
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'draw_samples', 'Source', 'draw_shards', 'DrawingPlan',
            'DrawnShard', 'DrawnImages', 'write_npz']
 
-# %% ../nbs/30_samples.ipynb #aa498195
+# %% ../nbs/30_samples.ipynb #77272c38
 import hashlib
 import inspect
 import time
@@ -32,6 +32,7 @@ from .data import as_given
 from .flow import make_flow
 from .folders import synset_names
 from .images import ImageSpec, as_array, image_spec, to_uint8
+from .known import check_for_images, for_images
 from .latents import CODECS, make_codec
 from .model import PRESETS, XAR
 from .run_files import read_config
@@ -72,7 +73,7 @@ def first_of_each(
     rows = min(len(p) for p in places)
     return torch.stack([p[:rows] for p in places], dim=1).flatten()
 
-# %% ../nbs/30_samples.ipynb #d05df789
+# %% ../nbs/30_samples.ipynb #b7717b2e
 def draw_samples(
     model: XAR,
     codec,
@@ -88,7 +89,7 @@ def draw_samples(
     **sampling,                  # arguments of `generate`: flow, sampler, steps, guidance, …
 ) -> tuple[Tensor, dict]:        # uint8[n, c, h, w] or [n, c, t, h, w]; nfe, reads, seconds, decode_seconds, precision
     "Images for labels. `ValueError` if one is not finite: as bytes it would look like an image."
-    (given, n), precision = _check_drawing(labels, batch_size, seed, first, sampling), pick_precision(
+    (given, n), precision = _check_drawing(labels, batch_size, seed, first, sampling, model), pick_precision(
         precision, model.z_proj.weight.device)
     images, per_image, decoding, started = [], {}, 0., time.perf_counter()
     with tqdm(total=n, desc='sample', unit='image', disable=not progress, mininterval=2) as bar:
@@ -104,9 +105,9 @@ def draw_samples(
     cost = dict(**per_image, seconds=time.perf_counter() - started, decode_seconds=decoding, precision=precision)
     return torch.cat(images), cost
 
-# %% ../nbs/30_samples.ipynb #e9c14d7c
-def _check_drawing(labels, batch_size, seed, first, sampling) -> tuple[dict, int]:    # what is given by name, rows
-    "`ValueError` for what neither `generate` nor a loop over batches could use."
+# %% ../nbs/30_samples.ipynb #e0f8250a
+def _check_drawing(labels, batch_size, seed, first, sampling, model=None) -> tuple[dict, int]:    # by name; rows
+    "`ValueError` for what neither `generate` nor a loop over batches could use; no model: nothing of single images."
     check_counts(batch_size=batch_size)
     for name, value in dict(seed=seed, first=first).items(): whole(0)(name, value)
     given = as_given(labels)
@@ -116,11 +117,13 @@ def _check_drawing(labels, batch_size, seed, first, sampling) -> tuple[dict, int
                          f"{shown(value)}")
     OPTIONS('sampling', sampling)
     known = inspect.signature(generate).parameters.keys() - {'model', 'labels', 'generator'}
+    if model is None: known -= {'known', 'order'}
     if unknown := sorted(sampling.keys() - known):
         raise ValueError(f"unknown argument {shown(unknown[0])}; known: {', '.join(sorted(known))}")
+    if model is not None: check_for_images(sampling, model, len(next(iter(given.values()))))
     return given, len(next(iter(given.values())))
 
-# %% ../nbs/30_samples.ipynb #b36160f2
+# %% ../nbs/30_samples.ipynb #6189f32f
 def _check_names(source: 'Source', sampling: dict):
     "`ValueError` if other processes would not know a name that they need."
     if source.run is None: return CODECS.must_travel(dict(source.codec)['name'], source.uses)
@@ -134,7 +137,7 @@ def _draw_batch(model: XAR, given: dict, places: range, first: int, seed: int, p
     given = {name: value[places.start:places.stop] for name, value in given.items()}
     streams = [torch.Generator().manual_seed(stream_seed(seed, 'sample', first + place)) for place in places]
     with autocast(model.z_proj.weight.device, precision):
-        return generate(model, given, generator=streams, **sampling)
+        return generate(model, given, generator=streams, **for_images(sampling, slice(places.start, places.stop)))
 
 def _finite(images: Tensor, first: int) -> Tensor:
     if images.isfinite().all(): return images

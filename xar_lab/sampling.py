@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', 'GUIDANCE_SCHEDULES', 'steps_per_entity',
-           'guidance_weights', 'Settings', 'check_settings', 'ImageStreams', 'GuidedVelocity', 'EntityTrajectory',
-           'Generation', 'Recorder', 'check_order', 'Drawing', 'prepare', 'check_generation', 'draw_entities',
-           'evaluation_mode', 'generate']
+           'guidance_weights', 'Settings', 'check_settings', 'GuidedVelocity', 'EntityTrajectory', 'Generation',
+           'Recorder', 'Drawing', 'prepare', 'check_generation', 'draw_entities', 'evaluation_mode', 'generate']
 
-# %% ../nbs/08_sampling.ipynb #c8bd463f
+# %% ../nbs/08_sampling.ipynb #95144dcb
 import math
 import numbers
 import operator
@@ -24,8 +23,10 @@ from .checks import TEXT, Check, Named, is_number, number, shown, whole
 from .context import Context
 from .core import moved
 from .flow import Flow, LinearFlow, make_flow
+from .known import Known, arranged, check_known, check_order, steps_of
 from .model import XAR
 from .solvers import Sampler, Velocity, check_codes, find_sampler
+from .streams import ImageStreams
 
 # %% ../nbs/08_sampling.ipynb #def5c383
 MOST_STEPS, MOST_GUIDANCE = 10 ** 5, 1000.      # of an entity; of the weight: beyond, images are 0 and 255
@@ -156,31 +157,6 @@ def check_settings(
         raise ValueError(f"guidance_interval {shown(guidance_interval)} leaves out all times of sampler {sampler!r}")
     return Settings(sampler, solve, grids, weights, (low, high))
 
-# %% ../nbs/08_sampling.ipynb #df759b77
-def _check_generator(generator):
-    if isinstance(generator, torch.Generator): return
-    raise ValueError(f"generator must be a torch.Generator, or one for every image, got {shown(generator)}")
-
-class ImageStreams:
-    "Noise for a batch, one CPU generator per image: `streams(shape) -> float32 [B, n, C]`."
-
-    def __init__(self,
-        batch: int,   # number of images, B
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,   # one draws B seeds; or B; None: torch's
-    ):
-        if isinstance(generator, (list, tuple)):
-            if len(generator) != batch: raise ValueError(f"{len(generator)} generators do not fit {batch} images")
-            for g in generator: _check_generator(g)
-            self.generators = list(generator)
-        else:
-            if generator is not None: _check_generator(generator)
-            device = generator.device if generator is not None else 'cpu'
-            seeds = torch.randint(2 ** 62, (batch,), generator=generator, device=device)
-            self.generators = [torch.Generator().manual_seed(s) for s in seeds.tolist()]
-
-    def __call__(self, shape) -> Tensor:
-        return torch.stack([torch.randn(shape[1:], generator=g, device='cpu') for g in self.generators])
-
 # %% ../nbs/08_sampling.ipynb #ce551ee6
 class GuidedVelocity(Velocity):
     "The velocity of one entity, float64 [B, n, C]; counts its NFE."
@@ -210,11 +186,11 @@ class GuidedVelocity(Velocity):
     def _output(self, x: Tensor, t: float) -> Tensor: return self.fn(x, t).double()
     def _velocity(self, x: Tensor, t: float) -> Tensor: return self.flow.velocity(self._output(x, t), x, t)
 
-# %% ../nbs/08_sampling.ipynb #7eb86978
+# %% ../nbs/08_sampling.ipynb #0489021e
 @dataclass
 class EntityTrajectory:
     "What the solver passed through for one entity; S steps."
-    times: Tensor    # float64[S+1], from noise to data
+    times: Tensor    # float64[S+1], from noise to data; S = 0 for what was known
     states: Tensor   # float32[S+1, B, n, C]; the last is the finished entity
     clean: Tensor    # float32[S, B, n, C]: the clean estimate at each of the first S states
     where: Tensor    # Long[n], or Long[B, n] where images differ: the tokens that were drawn
@@ -229,7 +205,7 @@ class Generation:
     reads: int = 0    # runs of the network per image, cache fills not counted: those of nfe, or fewer with a head apart
     tokens: Tensor | None = field(default=None, repr=False)   # float32[B, N, C]: a layout may merge them with loss
 
-# %% ../nbs/08_sampling.ipynb #52d94ecd
+# %% ../nbs/08_sampling.ipynb #2ce26dcd
 class Recorder:
     "What a solver calls as record(x, t, v) before every step of one entity."
 
@@ -246,6 +222,11 @@ class Recorder:
         self.states.append(x.float().cpu())
         self.clean.append(self.flow.clean(v, x, t).float().cpu())
 
+    def skip(self, times: list[float]) -> list[float]:
+        "Of an entity that is known and not drawn: the bar moves on, and only the last time is left."
+        self.bar.update(len(times) - 1)
+        return times[-1:]
+
     def trajectory(self, times: list[float], x: Tensor, sampler: str, where: Tensor) -> EntityTrajectory:
         "The kept states and the finished entity x; `ValueError` unless every step was recorded."
         steps = len(times) - 1
@@ -253,23 +234,15 @@ class Recorder:
             raise ValueError(f"sampler {sampler!r} recorded {len(self.states)} of {steps} states: "
                              "it must call record(x, t, v) before every step")
         states = torch.stack([*self.states, x.float().cpu()])
-        return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, torch.stack(self.clean), where)
+        clean = torch.stack(self.clean) if steps else states[:0]                 # none of what was known
+        return EntityTrajectory(torch.tensor(times, dtype=torch.float64), states, clean, where)
 
-# %% ../nbs/08_sampling.ipynb #add32728
+# %% ../nbs/08_sampling.ipynb #55a71c39
 def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-def check_order(order, layout, batch: int) -> list[Tensor]:
-    "A context's order, on the CPU. `ValueError` unless it draws every token of every image once."
-    try: rows = torch.cat([w.cpu().expand(batch, -1) if w.ndim == 1 else w.cpu() for w in order], 1).sort(1).values
-    except (AttributeError, IndexError, TypeError, RuntimeError): rows = None
-    every = torch.arange(layout.n_tokens, device='cpu').expand(batch, -1)
-    if rows is not None and torch.equal(rows, every): return [where.cpu() for where in order]
-    raise ValueError(f"a context's order must hold each of the {layout.n_tokens} tokens once, as Long[n] or "
-                     f"Long[{batch}, n] per step, got {shown(order)}")
-
-# %% ../nbs/08_sampling.ipynb #86dbb861
+# %% ../nbs/08_sampling.ipynb #4a1d96f3
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
@@ -279,8 +252,9 @@ class Drawing:
     settings: Settings
     flow: Flow             # what the model was trained with
     noise: Callable        # (shape) -> float64 [B, n, C], on the device of the model
+    known: Known | None    # what is kept
 
-# %% ../nbs/08_sampling.ipynb #cc721e7f
+# %% ../nbs/08_sampling.ipynb #3030bfb2
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -288,6 +262,8 @@ def prepare(
     flow: Flow | None = None,
     context: Context | None = None,
     guidance_drops: Sequence[str] | None = None,
+    known=None,            # this and the next as `generate` takes them
+    order=None,
     **told,                # settings, as `check_settings` takes them
 ) -> Drawing:
     "What `generate` was told, made ready. `ValueError` for what does not fit together."
@@ -296,16 +272,16 @@ def prepare(
     if not isinstance(flow, Flow): raise ValueError(f"flow must be a flow, as make_flow gives it, got {shown(flow)}")
     device, (_, batch) = model.z_proj.weight.device, model.check_given(labels)
     noise = lambda shape: _checked_noise(randn(tuple(shape)), shape).to(device, torch.float64)
-    order = check_order(context.order(batch, model.layout, noise), model.layout, batch)
-    settings = check_settings(len(order), **told)
+    if known is not None: known = check_known(known, model.layout, batch, model.config.in_channels, device)
+    steps = check_order(context.order(batch, model.layout, noise), model.layout, batch) if order is None else None
+    steps = steps or steps_of(order, model.layout, batch)
+    settings = check_settings(len(steps), **told)
     check_codes(settings.sampler, flow, model.pred)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
     hints = compared if settings.guided else compared[:batch]
     reader = context.reader(model, hints, batch)
-    if getattr(reader, 'per_image', True) or all(where.ndim == 1 for where in order):
-        return Drawing(model, reader, order, settings, flow, noise)
-    raise ValueError(f"context {type(context).__name__} draws each image in an order of its own, which a cached "
-                     "reader cannot follow: its reader must be one like RereadReader")
+    steps = arranged(steps, order is not None, context, model.layout, reader, known)
+    return Drawing(model, reader, steps, settings, flow, noise, known)
 
 # %% ../nbs/08_sampling.ipynb #661a2c8e
 def check_generation(model: XAR, flow: Flow | None = None, context: Context | None = None, **told) -> Settings:
@@ -313,7 +289,7 @@ def check_generation(model: XAR, flow: Flow | None = None, context: Context | No
     with evaluation_mode(model):
         return prepare(model, torch.zeros(1, dtype=torch.long), torch.zeros, flow, context, **told).settings
 
-# %% ../nbs/08_sampling.ipynb #81e0edd0
+# %% ../nbs/08_sampling.ipynb #90d28479
 def draw_entities(
     drawing: Drawing,
     batch: int,            # number of images
@@ -324,15 +300,19 @@ def draw_entities(
     d, s, model, reader, nfe, kept = drawing, drawing.settings, drawing.model, drawing.reader, 0, []
     tokens = model.z_proj.weight.new_zeros(batch, model.layout.n_tokens, model.config.in_channels)
     for n, (where, times) in enumerate(zip(d.order, s.grids, strict=True)):
-        velocity = GuidedVelocity(reader.ask(n, where, times), d.flow, s.weights[n], s.interval)
-        record = Recorder(d.flow, bar, trajectory)
-        start = d.noise((batch, where.shape[-1], model.config.in_channels))
-        x = s.solve(velocity, start, times, d.noise, record).to(tokens.dtype)
+        told, record = d.known and d.known.at(where), Recorder(d.flow, bar, trajectory)
+        if told and told.whole: x, times = told.x, record.skip(times)
+        else:
+            velocity = GuidedVelocity(reader.ask(n, where, times), d.flow, s.weights[n], s.interval)
+            start = d.noise((batch, where.shape[-1], model.config.in_channels))
+            x = s.solve(told.steer(velocity) if told else velocity, start, times, d.noise, record)
+            x, nfe = told.write(x) if told else x, nfe + velocity.nfe
+        x = x.to(tokens.dtype)
         if trajectory: kept.append(record.trajectory(times, x, s.sampler, where))
         tokens.scatter_(1, where.to(x.device).expand(batch, -1)[..., None].expand_as(x), x)
-        nfe += velocity.nfe
         reader.tell(n, where, x, last=n + 1 == len(d.order))
     latents, reads = model.layout.merge(tokens).float(), getattr(reader, 'reads', nfe)      # nfe: if it does not count
+    if d.known: latents = d.known.write(latents)                                       # also if weights are bfloat16
     return Generation(latents, nfe, kept if trajectory else None, reads, tokens.float())
 
 # %% ../nbs/08_sampling.ipynb #7b95d31a
@@ -346,7 +326,7 @@ def evaluation_mode(model):
     finally:
         for module, mode in modes: module.training = mode
 
-# %% ../nbs/08_sampling.ipynb #d5180fd0
+# %% ../nbs/08_sampling.ipynb #5f836b2b
 def generate(
     model: XAR,
     labels: Tensor | dict,                              # Long[B]; num_classes: no class. Or what is given, by name
@@ -361,19 +341,20 @@ def generate(
     guidance_schedule: str | Callable = 'linear',       # over entities: 'linear' | 'constant' | (n, E) -> weight
     guidance_interval: tuple[float, float] = (0., 1.),  # guided only where t lies in it
     guidance_drops: Sequence[str] | None = None,        # what the comparison is not given; None: nothing is given
+    known: tuple[Tensor, Tensor] | None = None,         # what is kept: latents, Bool mask [*grid] or [B, *grid]
+    order=None,                                         # of entities: Long[E] or [B, E]; default: the context's
     randn: Callable | None = None,                      # (shape) -> float32 [B, n, C]; default: `ImageStreams`
     generator=None,                                     # one torch.Generator (it seeds every image) or a list of B
     trajectory: bool = False,                           # keep all states
     progress: bool = False,                             # show a bar over all steps
 ) -> Generation:
-    """One image per label, entity after entity. `ValueError` for bad input before any work, and for NaN after it.
-    Source: xAR, Sec. 3.3."""
+    "One image per label, entity after entity. `ValueError` before any work, and for NaN. Source: xAR, Sec. 3.3."
     batch = _checked_batch(model, labels)
     randn = ImageStreams(batch, generator) if randn is None else randn
     told = dict(sampler=sampler, steps=steps, time_grid=time_grid, guidance=guidance, sampler_options=sampler_options,
                 guidance_schedule=guidance_schedule, guidance_interval=guidance_interval)
     with evaluation_mode(model):
-        drawing = prepare(model, labels, randn, flow, context, guidance_drops, **told)
+        drawing = prepare(model, labels, randn, flow, context, guidance_drops, known, order, **told)
         with tqdm(total=drawing.settings.steps, disable=not progress, desc='generate', unit='step') as bar:
             return _finite(draw_entities(drawing, batch, trajectory, bar))
 
