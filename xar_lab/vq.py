@@ -6,7 +6,7 @@
 __all__ = ['sides_of', 'shrink', 'enlarge', 'accumulate', 'quantised', 'decompose', 'fit_codebook', 'PatchVQ', 'VQCodec',
            'vq_codec', 'fit_vq']
 
-# %% ../nbs/12_vq.ipynb #6510ed5b
+# %% ../nbs/12_vq.ipynb #210b2900
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .checks import shown, whole
 from .flow import nearest_code
-from .latents import FACTOR, PixelCodec, frames_of, mirrored, read_autoencoder, register_codec
+from .latents import FACTOR, PixelCodec, frames_of, mirrored, read_autoencoder, register_codec, takes_videos
 from .layouts import ScaleLayout
 
 # %% ../nbs/12_vq.ipynb #198167ed
@@ -82,7 +82,7 @@ def _residuals(latents: Tensor, book: Tensor | None, sides: list) -> list[Tensor
     before = [latents - accumulate(maps[:k], latents.shape[2:]) if k else latents for k in range(len(sides))]
     return [shrink(left, side) for left, side in zip(before, sides)]
 
-# %% ../nbs/12_vq.ipynb #7989abcf
+# %% ../nbs/12_vq.ipynb #1fde5672
 class PatchVQ(PixelCodec):
     "Patches of pixels, each replaced by a code; with `scales`, the sum of coded residuals."
 
@@ -101,6 +101,7 @@ class PatchVQ(PixelCodec):
                              f"{shown(codebook)}")
         self.scales = scales
 
+    @takes_videos
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:    # [B, C, H, W]
         "Images to latents, all of codes; of residuals, their sum."
         latents = super().encode(images)
@@ -108,11 +109,12 @@ class PatchVQ(PixelCodec):
         grid = tuple(latents.shape[2:])
         return accumulate(decompose(latents, self.codebook, sides_of(self.scales, grid)), grid)
 
-# %% ../nbs/12_vq.ipynb #3939daa8
+# %% ../nbs/12_vq.ipynb #06a53ced
 class VQCodec:
     "Latents of diffusers' VQModel: code vectors, times a factor."
     stochastic = False
     flip = staticmethod(mirrored)
+    videos = True
 
     def __init__(self,
         autoencoder,                   # diffusers' VQModel
@@ -129,6 +131,7 @@ class VQCodec:
         self.side = 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
     @torch.no_grad()
+    @takes_videos
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:    # [B, C, H, W]
         "Images [B, c, h, w] in [−1, 1] to latents, all of codes."
         if images.ndim != 4 or images.shape[1] != self.image_channels or any(n % self.side for n in images.shape[2:]):
@@ -139,6 +142,7 @@ class VQCodec:
         return quantised(torch.cat(read) * self.factor, self.codebook)
 
     @torch.no_grad()
+    @takes_videos
     def decode(self, latents: Tensor) -> Tensor:
         "Latents to images, float32, not clamped; what is between codes is decoded as it is."
         network = self.autoencoder.to(latents.device)
