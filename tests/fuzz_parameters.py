@@ -561,6 +561,10 @@ def known_training():
             {'edges': {'kind': 'map'}}, {'edges': {'kind': 3}}, {'a b': {'kind': 'map'}}, {'x': {'kind': 'map', 1: 2}},
             {'x': {'kind': 'class', 'config': 3}}, {'x': {'kind': ['map']}},
         ],
+        terms=[
+            3, [], {'x': {}}, {'x': 3}, {'a b': {}}, {1: {}}, {'x': {'weight': 0}}, {'x': {'kind': 3}},
+            {'keys': {'kind': 'x'}}, {'x': {'weight': math.nan}}, {'x': {'config': 1}},
+        ],
         block=['mamba', 3, ['attention'], {}], optimizer=['sgd', None, 3, ['adamw'], {}],
         sampler=['rk4', 3, ['euler'], {}],
         guidance=[-1, math.nan, '2', 3e38, 1e308, 10**400], guidance_schedule=['ramp', 3, ['linear'], {}],
