@@ -344,6 +344,8 @@ NETWORK_CASES = [
         *(('dropout', v) for v in (-0.1, 1, 2, math.nan, 'x', None, [0.1], True, 10**400)),
         *(('attn_dropout', v) for v in (-0.1, 1.0, math.nan, 'x', None)),
         *(('init', v) for v in (None, 3, 'ones', ['zero'], {})),
+        *(('block', v) for v in (None, 3, '', 'mamba', ['attention'], {}, Thing())),
+        *(('block_options', v) for v in (None, 3, 'x', [], {'heads': 4}, {1: 2}, {'index': 3}, {'self': 1})),
     ]
 ]
 KEPT, MASK = torch.ones(2, 4, 4, 4), torch.arange(16).view(4, 4) < 6
@@ -559,7 +561,12 @@ def known_training():
             {'edges': {'kind': 'map'}}, {'edges': {'kind': 3}}, {'a b': {'kind': 'map'}}, {'x': {'kind': 'map', 1: 2}},
             {'x': {'kind': 'class', 'config': 3}}, {'x': {'kind': ['map']}},
         ],
-        optimizer=['sgd', None, 3, ['adamw'], {}], sampler=['rk4', 3, ['euler'], {}],
+        terms=[
+            3, [], {'x': {}}, {'x': 3}, {'a b': {}}, {1: {}}, {'x': {'weight': 0}}, {'x': {'kind': 3}},
+            {'keys': {'kind': 'x'}}, {'x': {'weight': math.nan}}, {'x': {'config': 1}},
+        ],
+        block=['mamba', 3, ['attention'], {}], optimizer=['sgd', None, 3, ['adamw'], {}],
+        sampler=['rk4', 3, ['euler'], {}],
         guidance=[-1, math.nan, '2', 3e38, 1e308, 10**400], guidance_schedule=['ramp', 3, ['linear'], {}],
         patch=[3, 0, 16, 10**400, 2.5, True, '2'], factor=[math.nan, 0, 1e308, 1e-320, 10**400, 'x', True],
         target=['v', 3, ['x'], {}], times=['gauss', 3, [], {}], time_steps=[-1, 2.5, 10**400, True, 1],

@@ -1,12 +1,13 @@
-"""The open core: what a network reads in generation is what it read in training, for every context and every head."""
+"""The open core: what a network reads in generation is what it read in training, for every context, head and block."""
 import itertools
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from xar_lab.blocks import XARConfig
+from xar_lab.blocks import Attention, XARConfig, register_block
 from xar_lab.context import CONTEXTS, AnyOrderContext, Context, check_query, make_context
 from xar_lab.entities import make_layout
 from xar_lab.flow import CodesFlow, make_flow
@@ -51,6 +52,41 @@ class Near(Context):
         return torch.cat([torch.zeros_like(t), t], 1)
 
 
+class LinearAttention(nn.Module):
+    "A block from outside with a state of its own: sums of φ(k) [v, 1]ᵀ over the tokens of each group."
+    def __init__(self, config, layout, index):
+        super().__init__()
+        self.heads, self.dim = config.heads, config.head_dim
+        self.qkv, self.proj = nn.Linear(config.width, 3 * config.width), nn.Linear(config.width, config.width)
+
+    def new_state(self, batch, sizes, **where):
+        return torch.zeros(batch, len(sizes), self.heads, self.dim, self.dim + 1, **where),
+
+    def forward(self, x, places, past=None):
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.dim)).unbind(2)                    # [B, S, heads, dim]
+        q, k, v = F.elu(q) + 1, F.elu(k) + 1, F.pad(v, (0, 1), value=1.)
+        parts = zip(*(y.split(places.read, 1) for y in (k, v)))
+        sums = torch.stack([torch.einsum('bshd,bshe->bhde', *part) for part in parts], 1)
+        if past is not None: sums = past.with_groups(0, sums, 1)
+        seen = (places.sees.to(x) @ sums.flatten(2)).unflatten(2, sums.shape[2:])                    # [B, Q, …]
+        parts = zip(q.split(places.read, 1), seen.unbind(1))
+        out = torch.cat([torch.einsum('bshd,bhde->bshe', *part) for part in parts], 1)
+        return self.proj((out[..., :-1] / out[..., -1:]).flatten(2))
+
+
+class Axial(Attention):
+    "A block from outside with a mask of its own: the same row in even blocks, the same column in odd ones."
+    def __init__(self, config, layout, index):
+        super().__init__(config)
+        self.axis = index % 2
+
+    def forward(self, x, places, past=None):
+        line = places.coords[:, self.axis].to(x.device)
+        return super().forward(x, places.only(line[-x.shape[1]:, None] == line), past)
+
+
+register_block('linear_attention', LinearAttention)
+register_block('axial', Axial)
 register_head('two_blocks', TwoBlocks)
 CONTEXTS.register('near', Near)
 EVERY = sorted({*CONTEXTS} | {'masked'})
@@ -63,15 +99,18 @@ def fits(context, head):
 
 
 PAIRS = [pair for pair in itertools.product(EVERY, sorted(HEADS)) if fits(*pair)]
+FIRST = {context: 'linear' if fits(context, 'linear') else 'token_mlp' for context in EVERY}
+TRIED = [(*pair, 'attention') for pair in PAIRS] + [(*pair, block) for pair in FIRST.items()
+                                                    for block in ('axial', 'linear_attention')]
 
 
-def made(context, head, layout):
+def made(context, head, layout, block='attention'):
     "Layout, context, flow and a model with random weights, in float64."
     layout = make_layout(layout, 4, **LAYOUTS[layout])
     context = make_context(context)
     torch.manual_seed(0)
     config = XARConfig(48, (2, 1), heads=2, in_channels=CHANNELS, num_classes=5, init='published', head=head,
-                       head_options=dict(depth=1) if head == 'token_mlp' else {}, blank=True, given=MORE)
+                       head_options=dict(depth=1) if head == 'token_mlp' else {}, blank=True, given=MORE, block=block)
     model = XAR(config, layout).eval().double()
     for parameter in model.given.parameters(): nn.init.normal_(parameter, std=.3)               # the zero starts left
     return SimpleNamespace(layout=layout, context=context, flow=make_flow(), model=model,
@@ -119,10 +158,10 @@ def in_parallel(parts, tokens, n, where, known, x, t, labels):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('context, head', PAIRS)
+@pytest.mark.parametrize('context, head, block', TRIED)
 @torch.no_grad()
-def test_generation_reads_what_training_read(context, head, layout):
-    parts = made(context, head, layout)
+def test_generation_reads_what_training_read(context, head, block, layout):
+    parts = made(context, head, layout, block)
     layout, model, labels = parts.layout, parts.model, torch.tensor([1, 4])
     tokens, rand = noise(1)((IMAGES, layout.n_tokens, CHANNELS)), noise(2)
     rows = noise(3)
@@ -143,11 +182,11 @@ def test_generation_reads_what_training_read(context, head, layout):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('context, head', PAIRS)
+@pytest.mark.parametrize('context, head, block', TRIED)
 @torch.no_grad()
-def test_nothing_leaks_in_training(context, head, layout):
+def test_nothing_leaks_in_training(context, head, block, layout):
     "What an entity is answered does not depend on the tokens of entities that are drawn later, nor on its own."
-    parts = made(context, head, layout)
+    parts = made(context, head, layout, block)
     layout, model = parts.layout, parts.model
     for seed in range(20):                                                          # something must be known
         view, t = parts.context.draw(IMAGES, layout, parts.flow.times, torch.Generator().manual_seed(seed))

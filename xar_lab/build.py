@@ -7,7 +7,7 @@ __all__ = ['REGISTRIES', 'SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'context_
            'check_names', 'first_images', 'codec_of', 'layout_of', 'conditions_of', 'network_of', 'read_start', 'build',
            'outline']
 
-# %% ../nbs/22_build.ipynb #9ebd0ef9
+# %% ../nbs/22_build.ipynb #e2ad52d7
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import PRESETS
+from .blocks import BLOCKS, PRESETS
 from .checkpoints import load_model, load_published, transfer
 from .conditions import CONDITIONS
 from .config import GENERIC_DEFAULTS, TrainConfig, resolve
@@ -28,10 +28,11 @@ from .entities import LAYOUTS, EntityLayout, make_layout
 from .flow import FLOWS, TIMES, LinearFlow, make_flow
 from .heads import HEADS, make_head
 from .latents import CODECS, FITTED, make_codec, measure_factor
-from .model import XAR
+from .model import XAR, make_network
 from .runs import good_checkpoint, read_config, run_path
 from .sampling import check_generation
 from .solvers import SAMPLERS
+from .terms import TERMS, kinds_of, make_terms
 from .trainable import freeze
 from .uses import RECIPES, open_uses, recipe_home
 from .views import View
@@ -67,7 +68,7 @@ def context_of(config: TrainConfig) -> Context:
     "The context that a run was trained in, and `generate` needs."
     return make_context(config.context, **config.context_options)
 
-# %% ../nbs/22_build.ipynb #e73fa473
+# %% ../nbs/22_build.ipynb #d934fd6c
 def sampling_of(
     config: TrainConfig,
     **asked,                   # sampler, steps, guidance, guidance_schedule, …; None: the run's
@@ -80,10 +81,10 @@ def sampling_of(
     return usual | (dict(sampler_options=config.sampler_options) if same and config.sampler_options else {}) | given
 
 REGISTRIES = dict(
-    dataset=DATASETS, layout=LAYOUTS, context=CONTEXTS, head=HEADS, flow=FLOWS, times=TIMES, codec=CODECS,
-    sampler=SAMPLERS, optimizer=OPTIMIZERS, recipe=RECIPES)        # parameter → what its name is looked up in
+    dataset=DATASETS, layout=LAYOUTS, context=CONTEXTS, head=HEADS, block=BLOCKS, flow=FLOWS, times=TIMES,
+    codec=CODECS, sampler=SAMPLERS, optimizer=OPTIMIZERS, terms=TERMS, recipe=RECIPES)   # parameter → where it is found
 
-# %% ../nbs/22_build.ipynb #43c6645e
+# %% ../nbs/22_build.ipynb #3bd2b1fe
 def saved_config(
     saved: dict,      # a run's config.json
 ) -> TrainConfig:
@@ -103,7 +104,8 @@ def check_names(
     "`ValueError` for a name that other processes would not know; None is none."
     uses = modules_of(config) if uses is None else uses
     for what in parameters:
-        if (name := getattr(config, what)) is not None: REGISTRIES[what].must_travel(name, uses)
+        names = kinds_of(value) if isinstance(value := getattr(config, what), dict) else [value]
+        for name in names: None if name is None else REGISTRIES[what].must_travel(name, uses)
     for spec in config.given.values(): CONDITIONS.must_travel(spec['kind'], uses)
 
 # %% ../nbs/22_build.ipynb #cc83da1a
@@ -167,7 +169,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #47811b71
+# %% ../nbs/22_build.ipynb #4934cc6b
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -183,11 +185,13 @@ def network_of(
     sizes = dataclasses.replace(
         PRESETS[config.model], in_channels=channels, num_classes=num_classes, dropout=config.dropout,
         attn_dropout=config.attn_dropout, time_steps=config.time_steps or None, init=config.init, head=config.head,
-        head_options=config.head_options, out_channels=getattr(flow, 'channels', None), given=given or {})
+        head_options=config.head_options, block=config.block, block_options=config.block_options,
+        out_channels=getattr(flow, 'channels', None), given=given or {})
     with seeded(config.seed, 'init'): apart = make_head(sizes, layout).apart            # tried, and thrown away
     asked_blank = not check_query(context, layout, channels) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)
-    with seeded(config.seed, 'init'), torch.device(device or 'cpu'): model = XAR(sizes, layout)
+    with seeded(config.seed, 'init'): model = make_network(sizes, layout, device)
+    with seeded(config.seed, 'terms'): model.terms.update(make_terms(config.terms, sizes, layout))
     freeze(model, config.trainable)
     return layout, context, view, model
 
@@ -204,7 +208,7 @@ def read_start(
     open_uses(saved := read_config(path / 'config.json'), path, uses)
     return load_model(good / 'ema.safetensors'), saved.get('images', {}).get('class_names')
 
-# %% ../nbs/22_build.ipynb #6dfac7b1
+# %% ../nbs/22_build.ipynb #c568598b
 def build(
     config: TrainConfig,
     device=None,          # where the model's parameters are made; 'meta': sizes only
@@ -212,6 +216,7 @@ def build(
     "Everything a run needs, from its config. `ValueError` for what does not fit together."
     given, config = config, resolve(config)
     context_of(config)                                                         # a wrong name costs no reading of data
+    for kind in kinds_of(config.terms): TERMS.find(kind)
     dataset = open_dataset(config)
     sample = first_images(dataset, config)
     codec, codec_spec = codec_of(config, dataset, sample)

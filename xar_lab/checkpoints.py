@@ -6,7 +6,7 @@
 __all__ = ['KL16', 'RENAMED', 'read_tensors', 'check_numbers', 'load_published', 'save_model', 'load_model', 'transfer',
            'load_kl16']
 
-# %% ../nbs/16_checkpoints.ipynb #09cb4d3a
+# %% ../nbs/16_checkpoints.ipynb #061fb349
 import argparse
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from torch import Tensor
 from .core import parse_json, save_tensors
 from .entities import EntityLayout, make_layout
 from .latents import KLCodec, register_codec
-from .model import PRESETS, XAR, XARConfig
+from .model import PRESETS, XAR, XARConfig, network_to_fill
 
 # %% ../nbs/16_checkpoints.ipynb #b12646d7
 def read_tensors(
@@ -90,7 +90,7 @@ def check_numbers(tensors: dict[str, Tensor], source: str | Path):
         if not t.is_floating_point(): raise ValueError(f"{source}: {name} holds {t.dtype}, expected floating point")
         if not t.isfinite().all(): raise ValueError(f"{source}: {name} holds NaN or infinity")
 
-# %% ../nbs/16_checkpoints.ipynb #d0cfa1e8
+# %% ../nbs/16_checkpoints.ipynb #ad35d80e
 def load_published(
     path: str | Path,            # the authors' file: released weights or a training checkpoint
     preset: str | None = None,   # insist on this size (and take from it the number of heads, if the file lacks it)
@@ -107,13 +107,14 @@ def load_published(
         if sizes(config) != sizes(PRESETS[preset]):
             raise ValueError(f"{path} is no {preset}: (width, depth, heads) is {sizes(config)}, expected "
                              f"{sizes(PRESETS[preset])}")
-    with torch.device('meta'): model = XAR(config, layout)
+    model = network_to_fill(config, layout)
     _fill(model, {n: t for n, t in state.items() if not _is_derived(n)}, path)
     return model.eval()
 
-# %% ../nbs/16_checkpoints.ipynb #033ca04a
+# %% ../nbs/16_checkpoints.ipynb #bc650701
 def _fill(model: XAR, state: dict, path):
-    "Put tensors into a meta model; every name and every shape must fit."
+    "Put tensors into a meta model; every name and every shape must fit, but terms of the loss are left out."
+    state = {n: t for n, t in state.items() if not n.startswith('terms.')}
     expected = {n: tuple(p.shape) for n, p in model.state_dict().items()}
     missing, surplus = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or surplus:
@@ -139,7 +140,7 @@ def save_model(
     header = dict(config=json.dumps(dataclasses.asdict(model.config)), layout=json.dumps(model.layout.spec))
     save_tensors(weights or model.state_dict(), path, header)
 
-# %% ../nbs/16_checkpoints.ipynb #d7089930
+# %% ../nbs/16_checkpoints.ipynb #38181ec2
 def load_model(
     path: str | Path,                 # written by `save_model`
     rest: str | Path | None = None,   # file with the weights that this one lacks: those that were frozen
@@ -153,7 +154,7 @@ def load_model(
         raise ValueError(f"{path} was not written by save_model: its header lacks config and layout")
     config, layout = _read_header(header, path)
     if sum(config.depth) > len(state): raise ValueError(f"{path} holds too few tensors for {sum(config.depth)} blocks")
-    with torch.device('meta'): model = XAR(config, layout)
+    model = network_to_fill(config, layout)
     _fill(model, state, path)
     return model.eval()
 
@@ -162,11 +163,15 @@ def _read_header(header: dict[str, str], path) -> tuple[XARConfig, EntityLayout]
     try: return XARConfig(**sizes), make_layout(**spec)        # not on the meta device: a factory may make tensors
     except (TypeError, ValueError) as e: raise ValueError(f"{path} cannot be read: {str(e).splitlines()[0]}") from None
 
-# %% ../nbs/16_checkpoints.ipynb #2ce2dcb4
+# %% ../nbs/16_checkpoints.ipynb #a78feb75
 def _start_of(name: str, own: Tensor, theirs: Tensor | None, source: XAR, target: XAR, places: Tensor, moved: bool,
               same_classes: bool) -> tuple[str, str, Tensor]:
     "For one parameter: its group, what is done with it ('kept', or what instead), its value."
     old, new = source.config, target.config
+    if name.startswith('terms.'): return 'terms of the loss', 'new', own
+    mixes = name.startswith(('encoder_blocks.', 'decoder_blocks.')) and name.split('.')[2] == 'attn'
+    if mixes and (theirs is None or theirs.shape != own.shape):
+        return 'mixing of tokens', f'new where it does not fit (block {old.block!r} before, {new.block!r} now)', own
     if name.startswith('given.'):
         at = name.split('.')[1]
         same = theirs is not None and old.given.get(at) == new.given[at]

@@ -6,14 +6,14 @@
 __all__ = ['PARAMETERS', 'MAY_CHANGE', 'OTHERWISE', 'GENERIC_DEFAULTS', 'TrainConfig', 'check_values', 'check_config', 'resolve',
            'read_parameters']
 
-# %% ../nbs/21_config.ipynb #67f09e79
+# %% ../nbs/21_config.ipynb #2a337bc4
 import dataclasses
 import math
 from dataclasses import dataclass
 
 from .core import moved
+from .guidance import guidance_weights
 from .parameters import PRESET, Parameters
-from .sampling import guidance_weights
 from .settings import fill, only_known
 from .solvers import find_sampler
 from .tuned import DATASET_DEFAULTS, DATASET_OF, FLOW_DEFAULTS, HAS_COMPILER

@@ -215,10 +215,10 @@ class Reader:
         x, modulation = torch.cat([x] * (len(self.hints) // self.batch)), self.modulations(0., len(self.hints))
         self.model.append(x, self.hints, n, self.cache, modulation=modulation, sees=self.turns.keeps[n, :n])
 
-# %% ../nbs/04_context.ipynb #fc03ffb8
-def answer_of(model, h: Tensor, x: Tensor, t: float) -> Tensor:
-    "What the head says of tokens x [B, n, C] at time t, given the network's vectors h [B, n, W]."
-    return model.answer(h, x, torch.full(x.shape[:2], float(t), device=x.device), [x.shape[1]])
+# %% ../nbs/04_context.ipynb #771776c5
+def answer_of(model, h: Tensor, x: Tensor, t: float, sizes: list[int] | None = None) -> Tensor:
+    "What the head says of tokens x [B, n, C] at time t, given the network's vectors h [B, n, W]; sizes: of n tokens."
+    return model.answer(h, x, torch.full(x.shape[:2], float(t), device=x.device), sizes or [x.shape[1]])
 
 def _name(context) -> str:
     known = [name for name, factory in CONTEXTS.items() if factory is type(context)]

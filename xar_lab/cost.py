@@ -6,7 +6,7 @@
 __all__ = ['measure_forward', 'pick_micro_batch', 'bytes_of_states', 'sampling_cost', 'plan', 'matrix_rate', 'estimate',
            'describe_plan', 'describe_time', 'build_or_plan', 'Meter']
 
-# %% ../nbs/24_cost.ipynb #56ad1fcc
+# %% ../nbs/24_cost.ipynb #c0d513f6
 import functools
 import math
 import time
@@ -18,25 +18,30 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .build import Parts, build, outline, sampling_of
 from .config import TrainConfig, resolve
-from .core import duration, peak_memory, size
+from .core import duration, peak_memory, seeded, size
 from .data import MissingData
-from .model import XAR
+from .model import make_network
 from .sampling import GuidedVelocity, check_settings
-from .trainable import freeze, sizes_of
+from .trainable import frozen_names, sizes_of
 
-# %% ../nbs/24_cost.ipynb #ed9ff371
+# %% ../nbs/24_cost.ipynb #41c58669
 def measure_forward(
     parts: Parts,
 ) -> tuple[int, int]:    # FLOPs; bytes of activations kept for the backward pass
-    "What one image costs in a forward pass, found on the meta device."
-    with torch.device('meta'): model = XAR(parts.model.config, parts.layout)
-    freeze(model, parts.config.trainable)
+    "What one image costs in a forward pass: on the meta device, or computed where a block or head needs numbers."
+    try: return _measured(parts, 'meta')
+    except (NotImplementedError, RuntimeError):
+        with seeded('measured'): return _measured(parts, 'cpu')
+
+def _measured(parts: Parts, device: str) -> tuple[int, int]:
+    model, frozen = make_network(parts.model.config, parts.layout, device), frozen_names(parts.model)
+    for name, p in model.named_parameters(): p.requires_grad_(name not in frozen)
     view, head, kept = parts.view.part(slice(1)), model.pred, {}
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.nbytes, tensor       # once per storage; the reference keeps it
         return tensor
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        zeros, channels = partial(torch.zeros, device='meta'), model.config.in_channels
+        zeros, channels = partial(torch.zeros, device=device), model.config.in_channels
         tokens, t = zeros(1, sum(view.sizes(parts.layout)), channels), zeros(1, len(view.entity))
         places = *((head.draws,) if head.draws > 1 else ()), sum(view.asked_sizes(parts.layout))
         asked = (zeros(1, *places, channels), zeros(1, *places)) if head.apart else None
@@ -169,7 +174,7 @@ def build_or_plan(config: TrainConfig, device: torch.device, precision: str) -> 
         print(describe_plan(cost), describe_time(time, config), sep='\n')
         raise
 
-# %% ../nbs/24_cost.ipynb #b9fff8e2
+# %% ../nbs/24_cost.ipynb #dcd08e9b
 class Meter:
     "Losses and gradient norms since the last line, read from the device once a line."
 
@@ -188,7 +193,7 @@ class Meter:
         self.recent: list[bool] = []                    # of the last 4 · bad_steps steps, whether they were bad
         self._begin()
 
-    def _begin(self): self.losses, self.norms, self.since, self.waited = [], [], time.perf_counter(), 0.
+    def _begin(self): self.losses, self.norms, self.terms, self.since, self.waited = [], [], [], time.perf_counter(), 0.
 
     def waiting(self, loader):
         "The batches of a loader, and how long one had to wait for them."
@@ -200,10 +205,11 @@ class Meter:
             self.waited += time.perf_counter() - started
             yield batch
 
-    def add(self, loss: Tensor, norm: Tensor):
-        "The loss and gradient norm of a step, on the device."
+    def add(self, loss: Tensor, norm: Tensor, terms: dict[str, Tensor] | None = None):
+        "The loss and gradient norm of a step, and the losses of its terms, on the device."
         self.losses.append(loss)
         self.norms.append(norm)
+        self.terms.append(terms or {})
 
     def read(self,
         step: int,       # steps done
@@ -218,10 +224,16 @@ class Meter:
         self.skipped += len(bad)
         self.recent = [*self.recent, *(s in bad for s in every)][-4 * self.config.bad_steps:]
         loss = sum(s['loss'] for s in good) / len(good) if good else None
-        row = dict(step=step, loss=loss, **({} if loss is None else self.in_words(loss)), lr=lr,
+        row = dict(step=step, loss=loss, **({} if loss is None else self.in_words(loss)), **self._terms(), lr=lr,
                    gradient_norm=norms[-1] if math.isfinite(norms[-1]) else None, **self._speed(count, seconds))
         self._begin()
         return row, bad
+
+    def _terms(self) -> dict:
+        if not (names := [*self.terms[0]]): return {}
+        table = torch.stack([torch.stack([step[name] for step in self.terms]) for name in names])
+        good = ([x for x in row if math.isfinite(x)] for row in self.accelerator.reduce(table, 'mean').tolist())
+        return {f'term_{name}': sum(row) / len(row) if row else None for name, row in zip(names, good)}
 
     def _speed(self, count: int, seconds: float) -> dict:
         per_second = count * self.config.batch_size / seconds

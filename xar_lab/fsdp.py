@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_processes', 'shard', 'is_sharded', 'synced', 'full_tensor', 'gather', 'shard_like', 'whole_model']
 
-# %% ../nbs/25_fsdp.ipynb #b9659cbb
+# %% ../nbs/25_fsdp.ipynb #74fb44e2
 import contextlib
 import warnings
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .core import moved
-from .model import XAR
+from .model import XAR, network_to_fill
 
 # %% ../nbs/25_fsdp.ipynb #418e5ece
 def check_processes(processes: int):
@@ -78,7 +78,7 @@ def shard_like(
         return distribute_tensor(x.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
     return {name: split(x, own.get(name)) for name, x in values.items()}
 
-# %% ../nbs/25_fsdp.ipynb #6b72fbdd
+# %% ../nbs/25_fsdp.ipynb #f5b03fd1
 def whole_model(
     model: XAR,              # may be split among processes: then all of them must call
     keep: bool,              # whether this process wants it
@@ -86,9 +86,9 @@ def whole_model(
 ) -> XAR | None:
     "The whole model, for the process that keeps it."
     if not is_sharded(model): return model
-    values = gather(model.state_dict(), keep)
+    values = gather({n: v for n, v in model.state_dict().items() if not n.startswith('terms.')}, keep)
     if not keep: return None
-    with torch.device('meta'): whole = XAR(model.config, model.layout)
+    whole = network_to_fill(model.config, model.layout)
     whole.load_state_dict({name: value.to(device) for name, value in values.items()}, assign=True)
     return whole
 

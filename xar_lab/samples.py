@@ -123,13 +123,13 @@ def _check_drawing(labels, batch_size, seed, first, sampling, model=None) -> tup
     if model is not None: check_for_images(sampling, model, len(next(iter(given.values()))))
     return given, len(next(iter(given.values())))
 
-# %% ../nbs/30_samples.ipynb #6189f32f
+# %% ../nbs/30_samples.ipynb #b8e2e892
 def _check_names(source: 'Source', sampling: dict):
     "`ValueError` if other processes would not know a name that they need."
     if source.run is None: return CODECS.must_travel(dict(source.codec)['name'], source.uses)
     saved = read_config(Path(source.run) / 'config.json')
     codec, config = saved.get('codec', {}).get('name'), saved_config(saved)
-    needed = 'layout', 'context', 'head', 'flow', 'times', 'codec', 'sampler'
+    needed = 'layout', 'context', 'head', 'block', 'flow', 'times', 'codec', 'sampler'
     uses = uses_of_run(saved, source.run, source.uses, fresh=True)
     check_names(replace(config, codec=codec, sampler=sampling.get('sampler')), *needed, uses=uses)
 

@@ -6,7 +6,7 @@
 __all__ = ['take_step', 'batches', 'train_on', 'log', 'stops', 'save', 'go_back', 'announce', 'prepare', 'train', 'keep_failure',
            'main']
 
-# %% ../nbs/28_training.ipynb #ee34f951
+# %% ../nbs/28_training.ipynb #eb65d030
 import json
 import os
 import signal
@@ -28,7 +28,7 @@ from .core import write_json
 from .cost import Meter, build_or_plan, describe_plan, describe_time, estimate, plan
 from .data import BatchOrder, SkipBadItems, as_given, loaders_explained
 from .fsdp import check_processes, full_tensor, synced
-from .loss import batch_loss, draw
+from .loss import batch_losses, draw, try_terms
 from .runs import good_checkpoint, run_path, step_of
 from .state import check_same_weights, claimed, first_not_finite, load_checkpoint, make_accelerator, place
 
@@ -36,31 +36,31 @@ from .state import check_same_weights, claimed, first_not_finite, load_checkpoin
 from .state import save_checkpoint, still_there, tensors_of, with_its_pieces
 from .step import learning_rate, make_optimizer, update
 
-# %% ../nbs/28_training.ipynb #4092b32b
+# %% ../nbs/28_training.ipynb #c10cb3e3
 def take_step(
     run: Run,
     images: Tensor,         # [b, …]: this process's part of the batch
     given: dict,            # what is given, by name, b rows each
     positions: range,       # of that part in the global batch
     pieces: list[slice],    # of that part, worked on one after another
-) -> tuple[Tensor, Tensor]:   # loss, gradient norm: on the device
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:   # loss, gradient norm, losses of the terms: on the device
     "One optimizer step. Nothing in it waits for the device."
     config, state, accelerator = run.config, run.state, run.accelerator
-    draws, total = draw(run.parts, state.step, positions), torch.zeros((), device=run.device)
+    draws, total = draw(run.parts, state.step, positions), {}
     for group in state.optimizer.param_groups: group['lr'] = learning_rate(config, state.step)
     for k, piece in enumerate(pieces, positions.start // len(positions) * len(pieces)):   # k: which piece of the batch
         torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, k))
         with synced(run.network, accelerator, piece is pieces[-1]):
             x, y = images[piece].to(run.device), {name: v[piece].to(run.device) for name, v in given.items()}
-            loss = batch_loss(run.parts, run.network, x, y, draws.part(piece), state.precision)
-            loss = loss * (len(x) / len(images))
-            accelerator.backward(loss)
-        total += loss.detach()
+            minimised, losses = batch_losses(run.parts, run.network, x, y, draws.part(piece), state.precision)
+            share = len(x) / len(images)
+            accelerator.backward(minimised * share)
+        for name, value in losses.items(): total[name] = total.get(name, 0.) + value.detach() * share
     norm = full_tensor(accelerator.clip_grad_norm_(run.parts.model.parameters(), config.clip).detach())
     run.tell('on_backward')
     update(state.optimizer, norm)
     state.ema.update_parameters(run.parts.model)
-    return total, norm
+    return total.pop('loss'), norm, total
 
 # %% ../nbs/28_training.ipynb #dbb3142f
 def batches(run: Run) -> tuple[DataLoader, range, list[slice]]:
@@ -157,7 +157,7 @@ def announce(run: Run, precision: str):
     print(describe_plan(cost), describe_time(run.cost['estimate'], run.config), *started, sep='\n')
     with run.keeping('cost.json is'): write_json(run.folder / 'cost.json', run.cost)
 
-# %% ../nbs/28_training.ipynb #a35b0132
+# %% ../nbs/28_training.ipynb #080abd7c
 def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run, str]:    # the run, its precision
     "A run before its first step. `ValueError` for every mistake in names, data and sizes; nothing is written."
     device = device_of(int(os.environ.get('LOCAL_RANK', 0)), config.device)
@@ -167,6 +167,7 @@ def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run,
     parts.config = config = with_its_pieces(parts.config, folder)
     if config.fsdp: check_processes(accelerator.num_processes)
     make_optimizer(parts.model, config)                                    # a wrong name or option shows here
+    try_terms(parts)
     chosen = make_callbacks(config, follow, callbacks, signals)
     run = Run(parts, accelerator, chosen, folder)
     run.cost = plan(parts, accelerator.num_processes, memory_of(device))

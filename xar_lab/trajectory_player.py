@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_films', 'given_in_words', 'animate_films', 'samplers_for', 'TrajectoryPlayer']
 
-# %% ../nbs/45_trajectory_player.ipynb #7daefe76
+# %% ../nbs/45_trajectory_player.ipynb #e238c7df
 import time
 from pathlib import Path
 from typing import Callable
@@ -22,10 +22,11 @@ from .data import examples_of
 from .figures import animated, plain
 from .film import Film, film_figure, given_to, save_gif, save_strip
 from .grids import items_to_show
+from .guidance import GUIDANCE_SCHEDULES
 from .images import data_uri
 from .model import XAR
 from .samples import Source
-from .sampling import GUIDANCE_SCHEDULES, generate
+from .sampling import generate
 from .solvers import SAMPLERS, check_codes, find_sampler
 from .widgets import Explorer, Number, Speed, button, field, find_run, menu, player, read_number
 
