@@ -300,10 +300,10 @@ def network_to_fill(config: XARConfig, layout: EntityLayout) -> XAR:
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     return make_network(config, layout) if computed else model
 
-# %% ../nbs/06_model.ipynb #e8d1c69f
+# %% ../nbs/06_model.ipynb #7bd2077f
 __getattr__ = moved(
     __name__,
     attention='FEW_SCORES KVCache rotate attend',
-    blocks='DEEPEST WIDEST MOST_CLASSES SIZES PRESETS BLOCKS register_block rms Attention GatedMLP',
+    blocks='DEEPEST WIDEST MOST_CLASSES SIZES PRESETS TimeEmbedding rms Attention GatedMLP Block',
     given='XARWeights Modulations',
     heads='HEADS register_head make_head LinearHead LogitsHead TokenMLP')
