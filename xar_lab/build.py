@@ -169,7 +169,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #4934cc6b
+# %% ../nbs/22_build.ipynb #52d17d81
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -191,7 +191,7 @@ def network_of(
     asked_blank = not check_query(context, layout, channels) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)
     with seeded(config.seed, 'init'): model = make_network(sizes, layout, device)
-    with seeded(config.seed, 'terms'): model.terms.update(make_terms(config.terms, sizes, layout))
+    with seeded(config.seed, 'terms'): model.terms = make_terms(config.terms, sizes, layout)
     freeze(model, config.trainable)
     return layout, context, view, model
 

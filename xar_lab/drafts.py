@@ -57,10 +57,11 @@ def go_back(reader: Reader, n: int):
     stays = reader.model.pred.apart and n < reader.cache.filled and bool(reader.turns.stays[n])
     reader.cache.filled, reader.asked = n, n if stays else -1                           # what was asked for is still in
 
-# %% ../nbs/08_drafts.ipynb #3abf9360
+# %% ../nbs/08_drafts.ipynb #a6628e53
 def _queries(reader: Reader, steps: range) -> Tensor | None:
-    queries = [reader.context.query(reader.model.layout, reader.tokens, n) for n in steps]
-    return None if queries[0] is None else _rows(torch.cat(queries, 1), reader)
+    asked = (reader.context.query(reader.model.layout, reader.tokens, n) for n in steps)
+    queries = [query for query in asked if query is not None]
+    return _rows(torch.cat(queries, 1), reader) if queries else None
 
 def _answers(reader: Reader, steps: range, h: Tensor) -> Callable:
     sizes = [reader.model.layout.sizes[n] for n in steps]

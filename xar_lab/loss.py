@@ -172,12 +172,12 @@ def batch_loss(*args) -> Tensor:    # as of `batch_losses`; scalar
     "What is minimised: the flow's loss, and those of the terms by their weights."
     return batch_losses(*args)[0]
 
-# %% ../nbs/23_loss.ipynb #ca2d5164
+# %% ../nbs/23_loss.ipynb #8a23de70
 @torch.no_grad()
 def try_terms(parts: Parts):
     "`ValueError` for a term that does not give one finite number for the first images."
     if not parts.model.terms: return
-    usable, count = SkipBadItems(parts.dataset, parts.config.bad_images), min(2, parts.config.batch_size)
+    usable, count = SkipBadItems(parts.dataset, parts.config.bad_images), min(2, parts.config.batch_size or 1)
     images, labels, _ = torch.utils.data.default_collate([usable[i] for i in range(count)])
     with seeded('terms'): _, losses = batch_losses(parts, parts.model, images, labels, draw(parts, 0, range(count)))
     for name, loss in losses.items():

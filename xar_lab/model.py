@@ -27,7 +27,7 @@ from .views import View, runs, taken
 # %% ../nbs/06_model.ipynb #d5dc3e8c
 MOST_VARIANTS = 64   # most variants of the compiled block that are kept
 
-# %% ../nbs/06_model.ipynb #a183bfc7
+# %% ../nbs/06_model.ipynb #a90cdf90
 class XARNetwork(XARGiven):
     "From tokens and the condition of their groups to a vector per token, for training and sampling alike."
     recompute: bool = False   # in training, activations of the blocks are recomputed in the backward pass, not kept
@@ -62,10 +62,9 @@ class XARNetwork(XARGiven):
         if front:
             coords, ids = torch.cat([_left(front, coords), coords]), F.pad(ids, (front, 0), value=-1)
             sizes, sees = [front, *sizes], torch.cat([sees.new_ones(*sees.shape[:-1], 1), sees], -1)
-        places = Places(ids, coords, sizes, sees, (), mask)
-        angles = rotary_angles(coords[len(coords) - sum(places.read):], self.config.head_dim)
-        places.rope = angles.cos().to(device), angles.sin().to(device)
-        return places
+        read = sum(sizes[-sees.shape[-2]:])
+        angles = rotary_angles(coords[len(coords) - read:], self.config.head_dim)
+        return Places(ids, coords, sizes, sees, (angles.cos().to(device), angles.sin().to(device)), mask)
 
     def _run(self, block, x, condition, to_tokens, places, past, modulation) -> Tensor:
         args = x, condition, to_tokens, places, past, modulation
@@ -126,7 +125,7 @@ def few_levels(
     times, level = t.unique(return_inverse=True)
     return (times.expand(len(t), -1), level) if 2 * len(times) <= t.shape[1] else (t, None)
 
-# %% ../nbs/06_model.ipynb #f6af0327
+# %% ../nbs/06_model.ipynb #cf51c7ab
 class XARTraining(XARNetwork):
     "All groups of a training sequence at once."
 
@@ -142,13 +141,13 @@ class XARTraining(XARNetwork):
     ) -> Tensor | tuple[Tensor, dict]:   # [B, S, said]; of a head apart [B, (draws,) A, said]; with terms: their losses
         "The answer for every token of the training sequence; of a head apart, for the places `View.asked`."
         view = View.causal(self.layout.n_entities) if view is None else view
-        kept = None if terms is None else []
-        h = self.vectors(tokens, t, self.hints(labels, len(tokens), drop), view, blank, kept)
+        kept: list[Tensor] = []
+        h = self.vectors(tokens, t, self.hints(labels, len(tokens), drop), view, blank, None if terms is None else kept)
         answer = self._answered(h, tokens, view, asked)
         if terms is None: return answer
         return answer, losses_of(self.terms, Inside(kept, view, self.layout, t, *terms))
 
-    def _answered(self, h, tokens, view, asked) -> Tensor:
+    def _answered(self, h, tokens, view, asked: tuple[Tensor, Tensor] | None) -> Tensor:
         if not self.pred.apart: return self.answer(h, tokens, sizes=view.sizes(self.layout))
         if asked is None: raise ValueError(f"head {self.config.head!r} is apart: forward needs asked, what it reads")
         where, sizes = view.asked(self.layout), view.asked_sizes(self.layout)
@@ -221,7 +220,7 @@ class XARCached(XARTraining):
         if last > cache.filled:
             raise ValueError(f"entity {last} needs those before it in the cache, which holds {cache.filled}")
 
-# %% ../nbs/06_model.ipynb #53917ae2
+# %% ../nbs/06_model.ipynb #c62fddd8
 class XAR(XARCached):
     "The next-X transformer. Source: xAR, Sec. 3 and Table 6; the published code for what the paper leaves open."
 
@@ -239,9 +238,9 @@ class XAR(XARCached):
     ) -> Tensor:                 # [B, n, width]
         "What the network says of entities that see cached earlier ones and what is read in their place."
         t, blank, copies = t[:, None] if t.ndim == 1 else t, None, isinstance(entity, list)
-        read = entity if copies else list(range(entity, entity + t.shape[1]))
+        read = entity if isinstance(entity, list) else list(range(entity, entity + t.shape[1]))
         self._check_entities(read, max(read) if copies else read[0], cache)
-        before = list(range(cache.filled if copies else entity))
+        before = list(range(cache.filled if copies else read[0]))
         ids = torch.cat([torch.arange(s.start, s.stop, device='cpu') for n in before + read
                          for s in [self.layout.slices[n]]])
         sizes = [self.layout.sizes[n] for n in before + read]

@@ -58,7 +58,7 @@ TERM_SPECS = Check(
     "a dict of terms, {name: {'kind': a registered one, 'weight': a positive number, and its options}}",
     lambda v: isinstance(v, dict) and all(_is_spec(name, spec) for name, spec in v.items()))
 
-# %% ../nbs/05_terms.ipynb #cb0b7ec0
+# %% ../nbs/05_terms.ipynb #ffe8e901
 def _nothing(images: Tensor): return None
 
 def make_terms(
@@ -74,13 +74,12 @@ def make_terms(
         made[name] = term = TERMS.make(kind, config=config, layout=layout, **own)
         if not isinstance(term, nn.Module):
             raise ValueError(f"term {kind!r}: its factory must return a torch module, got {shown(term)}")
-        if not hasattr(term, 'prepare'): term.prepare = _nothing
     return nn.ModuleDict(made)
 
 @torch.no_grad()
 def prepare_terms(terms: nn.ModuleDict, images: Tensor) -> dict[str, Any]:
     "What each term makes of the images."
-    return {name: term.prepare(images) for name, term in terms.items()}
+    return {name: getattr(term, 'prepare', _nothing)(images) for name, term in terms.items()}
 
 # %% ../nbs/05_terms.ipynb #ab04f0a9
 def losses_of(terms: nn.ModuleDict, inside: Inside) -> dict[str, Tensor]:
