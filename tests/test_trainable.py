@@ -8,7 +8,7 @@ from xar_lab.build import build
 from xar_lab.checkpoints import load_model, read_tensors
 from xar_lab.cost import plan
 from xar_lab.runs import checkpoints, good_checkpoint
-from xar_lab.state import load_run
+from xar_lab.state import load_run, place
 from xar_lab.step import register_optimizer
 from xar_lab.trainable import frozen_names, sizes_of
 from xar_lab.training import TrainConfig, train
@@ -85,6 +85,24 @@ def test_it_may_start_from_another_run(tmp_path):
     assert list(stored(tuned, 'model')) == ['class_emb.weight'] and load_run(tuned, ema=False)
 
 
+class Here:
+    "Stands for accelerate's Accelerator with one process."
+    device = torch.device('cpu')
+    def prepare(self, model): return model
+
+
+def held(pattern):
+    "Bytes of weights, average, gradients and moments after a step, shared ones once."
+    parts = build(TrainConfig(trainable=pattern))
+    state, network = place(parts, Here(), 'float32')
+    network(torch.randn(2, 16, 4), torch.rand(2, 4), torch.tensor([3, 10])).square().mean().backward()
+    state.optimizer.step(); state.ema.update_parameters(state.model)
+    tensors = [*state.model.parameters(), *state.ema.module.parameters()]
+    tensors += [p.grad for p in state.model.parameters() if p.grad is not None]
+    tensors += [t for of in state.optimizer.state.values() for t in of.values() if t.ndim]
+    return sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
+
+
 def test_memory_is_smaller():
     "As planned, and as counted: gradients, moments and average of what is frozen are not there."
     parts = {pattern: build(TrainConfig(trainable=pattern), device='meta') for pattern in (None, HALF, 'class_emb')}
@@ -95,6 +113,9 @@ def test_memory_is_smaller():
     assert classes['flops_per_image'] < half['flops_per_image'] < whole['flops_per_image'] == 3 * (
         whole['flops_per_image'] // 3)
     assert half['memory_per_image'] < whole['memory_per_image']
+    counted = {pattern: held(pattern) for pattern in costs}
+    print('bytes held:', counted)
+    assert counted == states
 
 
 def test_a_damaged_file_of_either_kind_is_seen(tmp_path):
