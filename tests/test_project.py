@@ -17,7 +17,7 @@ NOTEBOOKS = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpo
 RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in (
     'train', 'evaluate', 'generate', 'train_extractor', 'train_autoencoder', 'cache_latents', 'studies/exposure_bias',
     'studies/in_painting', 'studies/latents_or_pixels', 'studies/benchmark', 'studies/fewer_evaluations',
-    'studies/control')]
+    'studies/control', 'studies/moving_digits')]
 
 
 def cells(path, kind='code'):
