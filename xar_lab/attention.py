@@ -6,8 +6,8 @@
 __all__ = ['MOST_PIECES', 'FEW_SCORES', 'rotary_angles', 'pairs_per_axis', 'at_least_float32', 'rotate', 'Past', 'Cache',
            'new_states', 'attend', 'Places']
 
-# %% ../nbs/05_attention.ipynb #a5eb553a
-from dataclasses import dataclass, replace
+# %% ../nbs/05_attention.ipynb #81bf7c46
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,7 @@ class Past:
         if self.write: self.state[part] = torch.cat([out, kept.narrow(dim, stop, kept.shape[dim] - stop)], dim)
         return out
 
-# %% ../nbs/05_attention.ipynb #012316ed
+# %% ../nbs/05_attention.ipynb #545058d6
 @dataclass
 class Cache:
     "What the blocks keep of finished entities. Made by `XAR.new_cache`; both branches of guidance share one."
@@ -87,11 +87,12 @@ class Cache:
     filled: int = 0              # number of finished entities: 0 … filled − 1 are in
     front: int = 0               # groups in front of the entities, if there are any: a prefix
     begun: bool = False          # whether these are in
+    plans: dict = field(default_factory=dict, repr=False)    # what the model found out about its last question
 
     def part(self, batch: int) -> 'Cache':
         "A view of the first `batch` images: it shares the memory but keeps its own `filled`."
         states = [[x[:batch] for x in state] for state in self.states]
-        return Cache(states, self.sizes, batch, self.filled, self.front, self.begun)
+        return Cache(states, self.sizes, batch, self.filled, self.front, self.begun, self.plans)
 
     def past(self, entities: slice, write: bool) -> list[Past]:    # −1: what is in front of them
         "What each block gets, to read these entities in their places."

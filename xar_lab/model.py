@@ -175,7 +175,7 @@ class XARTraining(XARNetwork):
         check_answer(self.config.head, answer, x, self.config.said)
         return answer
 
-# %% ../nbs/06_model.ipynb #9cab82bf
+# %% ../nbs/06_model.ipynb #f3ab48e5
 class XARCached(XARTraining):
     "An empty cache, and who sees whom where there is one."
 
@@ -187,6 +187,19 @@ class XARCached(XARTraining):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         states = new_states([block.attn for block in self.blocks], batch, sizes, dtype=dtype, device=weight.device)
         return Cache(states, sizes, batch, front=len(front))
+
+    def _plan(self, read: list[int], sees, copies: bool, cache: Cache, device) -> tuple[Places, list[int]]:
+        "Where those that are read are, and whom they see; their sizes. A solver asks the same many times."
+        key = *read, copies, cache.filled * copies, device, None if sees is None else (*sees.flatten().tolist(),)
+        if key not in cache.plans:
+            before = list(range(cache.filled if copies else read[0]))
+            slices = [self.layout.slices[n] for n in before + read]
+            ids = torch.cat([torch.arange(s.start, s.stop, device='cpu') for s in slices])
+            sizes, seen = [self.layout.sizes[n] for n in before + read], self._seen(before, read, sees, copies)
+            places = self._places(ids, sizes, seen, self._pieces(seen, sizes), device, self.prefix)
+            cache.plans.clear()
+            cache.plans[key] = places, sizes[len(before):]
+        return cache.plans[key]
 
     def _seen(self, before: list[int], read: list[int], sees: Tensor | None, copies: bool) -> Tensor:
         if sees is not None and sees.ndim == 2: return sees.cpu()
@@ -220,7 +233,7 @@ class XARCached(XARTraining):
         if last > cache.filled:
             raise ValueError(f"entity {last} needs those before it in the cache, which holds {cache.filled}")
 
-# %% ../nbs/06_model.ipynb #c62fddd8
+# %% ../nbs/06_model.ipynb #9aa25391
 class XAR(XARCached):
     "The next-X transformer. Source: xAR, Sec. 3 and Table 6; the published code for what the paper leaves open."
 
@@ -240,11 +253,8 @@ class XAR(XARCached):
         t, blank, copies = t[:, None] if t.ndim == 1 else t, None, isinstance(entity, list)
         read = entity if isinstance(entity, list) else list(range(entity, entity + t.shape[1]))
         self._check_entities(read, max(read) if copies else read[0], cache)
-        before = list(range(cache.filled if copies else read[0]))
-        ids = torch.cat([torch.arange(s.start, s.stop, device='cpu') for n in before + read
-                         for s in [self.layout.slices[n]]])
-        sizes = [self.layout.sizes[n] for n in before + read]
-        count = sum(sizes[len(before):])
+        places, sizes = self._plan(read, sees, copies, cache, t.device)
+        count = sum(sizes)
         if tokens is None:
             blank = torch.ones(len(t), count, dtype=torch.bool, device=t.device)
             tokens = self.z_proj.weight.new_zeros(len(t), count, self.config.in_channels)
@@ -254,9 +264,7 @@ class XAR(XARCached):
         hints = self.hints(labels, len(tokens))
         if hints.prefix is not None and not cache.begun: self.read_prefix(hints, cache)
         write = read[0] == cache.filled and (keep or not torch.is_grad_enabled())
-        past = cache.beside(sizes[len(before):]) if copies else cache.past(slice(read[0], read[-1] + 1), write)
-        seen = self._seen(before, read, sees, copies)
-        places = self._places(ids, sizes, seen, self._pieces(seen, sizes), tokens.device, self.prefix)
+        past = cache.beside(sizes) if copies else cache.past(slice(read[0], read[-1] + 1), write)
         condition = self.condition(t, hints) if modulation is None else None
         return self._vectors(tokens, condition, places, past, modulation, blank, hints=hints)
 
