@@ -307,11 +307,11 @@ def network_to_fill(config: XARConfig, layout: EntityLayout) -> XAR:
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     return make_network(config, layout) if computed else model
 
-# %% ../nbs/06_model.ipynb #09a8376b
+# %% ../nbs/06_model.ipynb #7fb7efb4
 __getattr__ = moved(
     __name__,
     attention='FEW_SCORES KVCache rotate attend',
     blocks='DEEPEST WIDEST MOST_CLASSES SIZES PRESETS BLOCKS register_block TimeEmbedding rms Attention GatedMLP Block',
-    given='XARWeights Modulations',
+    conditions='check_labels', given='XARWeights Modulations',
     heads='HEADS register_head make_head LinearHead LogitsHead TokenMLP',
     terms='TERMS register_term')
