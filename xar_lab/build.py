@@ -129,7 +129,7 @@ def _fitted(config: TrainConfig, spec: dict, sample: Tensor) -> dict:
     options = {k: v for k, v in spec.items() if k != 'name'}
     return FITTED[spec['name']](sample, seed=config.seed, **options)
 
-# %% ../nbs/22_build.ipynb #6711c703
+# %% ../nbs/22_build.ipynb #c0ebbc26
 def codec_of(
     config: TrainConfig,    # resolved
     dataset,
@@ -144,6 +144,8 @@ def codec_of(
     spec = (own if own['name'] == name else {}) | dict(name=name) | follows | config.codec_options
     if name in FITTED: spec |= _fitted(config, spec, sample)
     codec = make_codec(**spec)
+    try: dataset.wrap(codec).encode(sample[:1])
+    except ValueError as e: raise ValueError(f"codec {name!r} (patch, codec_options) fits no such image: {e}") from None
     if 'factor' in takes and 'factor' not in spec and codec.factor == 1:      # one that normalises keeps its own factor
         spec['factor'] = measure_factor(dataset.wrap(codec), sample)
         codec = make_codec(**spec)
