@@ -265,7 +265,7 @@ def test_the_documentation_is_whole_and_alive(chromium, site):
     page.get_by_role('heading', name='entities', exact=True).wait_for()
     assert page.locator('.katex').count() > 0                                                              # formulas
     # signatures with their comments
-    assert page.get_by_text('factory(grid=(H, W), size=None, **options) -> EntityLayout').count()
+    assert page.get_by_text('factory(grid=(H, W) or (T, H, W), size=None, **options) -> EntityLayout').count()
     page.goto(f'{address}/papers.html')
     page.locator('main a[href="papers/var/index.html"]').first.click()
     page.get_by_role('heading', name='VAR').first.wait_for()

@@ -84,7 +84,7 @@ REGISTRIES = dict(
     dataset=DATASETS, layout=LAYOUTS, context=CONTEXTS, head=HEADS, block=BLOCKS, flow=FLOWS, times=TIMES,
     codec=CODECS, sampler=SAMPLERS, optimizer=OPTIMIZERS, terms=TERMS, recipe=RECIPES)   # parameter → where it is found
 
-# %% ../nbs/22_build.ipynb #3bd2b1fe
+# %% ../nbs/22_build.ipynb #af42a268
 def saved_config(
     saved: dict,      # a run's config.json
 ) -> TrainConfig:
@@ -105,7 +105,7 @@ def check_names(
     uses = modules_of(config) if uses is None else uses
     for what in parameters:
         names = kinds_of(value) if isinstance(value := getattr(config, what), dict) else [value]
-        for name in names: None if name is None else REGISTRIES[what].must_travel(name, uses)
+        for name in filter(None, names): REGISTRIES[what].must_travel(name, uses)
     for spec in config.given.values(): CONDITIONS.must_travel(spec['kind'], uses)
 
 # %% ../nbs/22_build.ipynb #cc83da1a

@@ -6,7 +6,7 @@
 __all__ = ['CONDITIONS', 'GIVEN', 'Hints', 'together', 'Condition', 'check_labels', 'ClassCondition', 'VectorCondition',
            'MapCondition', 'PrefixCondition', 'register_condition', 'make_condition']
 
-# %% ../nbs/05_conditions.ipynb #20ad7341
+# %% ../nbs/05_conditions.ipynb #de954f3c
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import XARConfig
-from .checks import BELOW_1, Check, is_whole, shown, whole
+from .checks import BELOW_1, Check, is_whole, options, shown, whole
 from .core import Registry
 from .entities import EntityLayout
 
@@ -262,11 +262,12 @@ def register_condition(
     "Make a kind of condition known by name; one that takes `shape` is told that of an item."
     CONDITIONS.register(kind, factory)
 
-# %% ../nbs/05_conditions.ipynb #eae517ec
+# %% ../nbs/05_conditions.ipynb #ff5c2fe7
 def _are_conditions(given) -> bool:
-    named = isinstance(given, dict) and all(isinstance(n, str) and n.isidentifier() and n != 'label' for n in given)
-    return named and all(isinstance(spec, dict) and isinstance(spec.get('kind'), str) and all(
-        isinstance(option, str) and option not in ('config', 'layout') for option in spec) for spec in given.values())
+    free = lambda n: isinstance(n, str) and n.isidentifier() and n != 'label' and not hasattr(nn.ModuleDict(), n)
+    own = options('config', 'layout')
+    specified = lambda spec: own.ok(spec) and isinstance(spec.get('kind'), str)
+    return isinstance(given, dict) and all(map(free, given)) and all(map(specified, given.values()))
 
 @dataclass(frozen=True)
 class _Conditions(Check):
@@ -277,7 +278,7 @@ class _Conditions(Check):
 GIVEN = _Conditions("a dict of conditions by name (other than 'label'), each a dict with kind and its options, such as "
                     "{'edges': {'kind': 'map'}}", _are_conditions)
 
-# %% ../nbs/05_conditions.ipynb #bc792ff6
+# %% ../nbs/05_conditions.ipynb #39611ed6
 def make_condition(
     name: str,
     spec: dict,               # kind, and options
@@ -285,8 +286,8 @@ def make_condition(
     layout: EntityLayout,
 ) -> nn.Module:
     "A condition, with the members that it left out filled in. `ValueError` for unknown kinds and options."
-    options = {k: v for k, v in spec.items() if k != 'kind'}
-    made = CONDITIONS.make(spec['kind'], config=config, layout=layout, **options)
+    own = {k: v for k, v in spec.items() if k != 'kind'}
+    made = CONDITIONS.make(spec['kind'], config=config, layout=layout, **own)
     if not isinstance(made, nn.Module):
         raise ValueError(f"condition {name!r}: its factory must return a torch module, got {shown(made)}")
     for member in 'dropout shape prefix without check flip picture'.split():

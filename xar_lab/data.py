@@ -310,7 +310,7 @@ class SkipBadItems(torch.utils.data.Dataset):
             if self.policy == 'stop': raise ValueError(fault)
         raise ValueError(f"{self.most} images in a row cannot be used, from {i} on: {fault}")
 
-# %% ../nbs/15_data.ipynb #f3101280
+# %% ../nbs/15_data.ipynb #9d8de53b
 def check_item(
     dataset,
     i: int,
@@ -325,7 +325,8 @@ def check_item(
     if not 0 <= int(given['label']) < dataset.num_classes:
         raise ValueError(f"label {int(given['label'])} of image {i} is out of range: classes are 0 to "
                          f"{dataset.num_classes - 1}")
-    broken = next((name for name, value in given.items() if not torch.as_tensor(value).isfinite().all()), None)
+    numbers = {name: torch.as_tensor(value) for name, value in given.items() if isinstance(value, Tensor | float)}
+    broken = next((name for name, value in numbers.items() if not value.isfinite().all()), None)
     return (f"{broken} of image {i} holds NaN or infinity", ()) if broken else (None, (image, label))
 
 # %% ../nbs/15_data.ipynb #4e7a40d2

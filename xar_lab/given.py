@@ -64,7 +64,7 @@ class XARWeights(nn.Module):
         for module in (self.pred, *(block.attn for block in self.blocks)):
             if hasattr(module, 'reset'): module.reset(zero)
 
-# %% ../nbs/06_given.ipynb #7cfa23fc
+# %% ../nbs/06_given.ipynb #ff17f036
 class XARGiven(XARWeights):
     "What is given, and how it becomes the condition and the modulation of the blocks."
 
@@ -112,8 +112,10 @@ class XARGiven(XARWeights):
         drops: Sequence[str] | None = None,   # names; None: all
     ) -> Hints:                             # of 2R rows
         "Hints for guidance: rows as given, and below them the same without what `drops` names."
-        if unknown := sorted({*(drops or [])} - {*self.conditions}):
-            raise ValueError(f"nothing is given as {shown(unknown[0])}; known: {', '.join(self.conditions)}")
+        names = [] if drops is None else drops
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n in self.conditions for n in names):
+            raise ValueError(f"guidance_drops must be a list of what is given, some of {', '.join(self.conditions)}; "
+                             f"got {shown(drops)}")
         made = self._made(given)
         less = {k: self.conditions[k].null(h) if drops is None or k in drops else h for k, h in made.items()}
         return together([*made.values()]).below(together([*less.values()]))

@@ -35,7 +35,7 @@ class Inside:
         "What this term's `prepare` made of the images."
         return self.made[self.name]
 
-# %% ../nbs/05_terms.ipynb #6ae82e6b
+# %% ../nbs/05_terms.ipynb #54f0837f
 TERMS = Registry('term')
 
 def register_term(
@@ -50,7 +50,7 @@ def kinds_of(specs: dict[str, dict]) -> list[str]:
     return [spec.get('kind', name) for name, spec in specs.items()]
 
 def _is_spec(name, spec) -> bool:
-    named = isinstance(name, str) and name.isidentifier() and not hasattr(nn.ModuleDict, name)
+    named = isinstance(name, str) and name.isidentifier() and not hasattr(nn.ModuleDict(), name)
     return (named and options('config', 'layout').ok(spec) and TEXT.ok(spec.get('kind', name))
             and POSITIVE.ok(spec.get('weight', 1.)))
 

@@ -36,7 +36,7 @@ from .state import check_same_weights, claimed, first_not_finite, load_checkpoin
 from .state import save_checkpoint, still_there, tensors_of, with_its_pieces
 from .step import learning_rate, make_optimizer, update
 
-# %% ../nbs/28_training.ipynb #c10cb3e3
+# %% ../nbs/28_training.ipynb #e0ad66c8
 def take_step(
     run: Run,
     images: Tensor,         # [b, …]: this process's part of the batch
@@ -51,7 +51,8 @@ def take_step(
     for k, piece in enumerate(pieces, positions.start // len(positions) * len(pieces)):   # k: which piece of the batch
         torch.manual_seed(stream_seed(config.seed, 'dropout', state.step, k))
         with synced(run.network, accelerator, piece is pieces[-1]):
-            x, y = images[piece].to(run.device), {name: v[piece].to(run.device) for name, v in given.items()}
+            x, y = images[piece].to(run.device), {
+                name: v[piece].to(run.device) for name, v in given.items() if name in run.parts.model.conditions}
             minimised, losses = batch_losses(run.parts, run.network, x, y, draws.part(piece), state.precision)
             share = len(x) / len(images)
             accelerator.backward(minimised * share)
