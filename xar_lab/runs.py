@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['OURS', 'HALF', 'WRITTEN', 'COLUMNS', 'run_path', 'checkpoints', 'step_of', 'write_checkpoint', 'damage',
-           'good_checkpoint', 'the_checkpoint', 'evaluation_folder', 'run_lock', 'is_running', 'note', 'state_of',
-           'run_facts', 'list_runs', 'Table', 'runs_table']
+           'good_checkpoint', 'the_checkpoint', 'evaluation_folder', 'run_lock', 'is_running', 'machine_of', 'note',
+           'state_of', 'run_facts', 'list_runs', 'Table', 'runs_table']
 
-# %% ../nbs/20_runs.ipynb #eace9763
+# %% ../nbs/20_runs.ipynb #ec451f56
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 
+import torch
 from filelock import FileLock, Timeout
 
 from .checks import in_table, is_plain
@@ -160,6 +162,17 @@ def is_running(
         try: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError: return True
     return False
+
+# %% ../nbs/20_runs.ipynb #ac950ff5
+def machine_of(
+    device: torch.device,
+) -> str:                   # 'NVIDIA H100 80GB HBM3', 'Intel(R) Xeon(R) Processor @ 2.50GHz, 2 threads'
+    "The processor that computes, in words."
+    if device.type == 'cuda': return torch.cuda.get_device_name(device)
+    facts = Path('/proc/cpuinfo').read_text() if os.path.exists('/proc/cpuinfo') else ''
+    found = re.search(r'^model name\s*:\s*(.+)$', facts, re.MULTILINE)
+    name, threads = found[1] if found else platform.processor() or platform.machine(), torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 # %% ../nbs/20_runs.ipynb #2b90dc4e
 def note(

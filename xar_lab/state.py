@@ -7,7 +7,7 @@ __all__ = ['State', 'make_accelerator', 'check_same_weights', 'place', 'tensors_
            'load_checkpoint', 'load_moments', 'differences', 'with_its_pieces', 'claim_run', 'still_there', 'claimed',
            'load_run', 'codec_and_config']
 
-# %% ../nbs/26_state.ipynb #f4186033
+# %% ../nbs/26_state.ipynb #8823cdef
 import contextlib
 import dataclasses
 import json
@@ -30,7 +30,10 @@ from .images import image_spec
 from .latents import make_codec
 from .model import XAR
 from .run_files import read_config, read_meta
-from .runs import WRITTEN, checkpoints, good_checkpoint, run_lock, run_path, the_checkpoint, write_checkpoint
+from .runs import WRITTEN, checkpoints, good_checkpoint, machine_of, run_lock, run_path
+
+# isort: split
+from .runs import the_checkpoint, write_checkpoint
 from .step import make_ema, make_optimizer, share_frozen
 from .trainable import frozen_names
 from .uses import open_uses, record_uses, warn_changed
@@ -164,7 +167,7 @@ def with_its_pieces(
                          f"time; got {config.micro_batch}")
     return dataclasses.replace(config, micro_batch=kept or config.micro_batch)
 
-# %% ../nbs/26_state.ipynb #a50c2e23
+# %% ../nbs/26_state.ipynb #fe4e7712
 def claim_run(
     folder: Path,        # folder of the run
     parts: Parts,
@@ -184,7 +187,8 @@ def claim_run(
     write_json(path, dict(
         config=mine, codec=parts.codec_spec, images=dataclasses.asdict(image_spec(parts.dataset)),
         uses=record_uses(modules_of(parts.config)), started=parts.started, versions=versions, git_commit=git_commit(),
-        seed=parts.config.seed, device=str(device), precision=precision, micro_batch=micro_batch))
+        seed=parts.config.seed, device=str(device), machine=machine_of(torch.device(device)), precision=precision,
+        micro_batch=micro_batch))
 
 # %% ../nbs/26_state.ipynb #9be0d41e
 def still_there(folder: Path):
