@@ -61,7 +61,7 @@ def _timed_steps(run, steps: int) -> list[float]:
         if len(seconds) == steps: break
     return seconds
 
-# %% ../nbs/38_budget.ipynb #1b7d9802
+# %% ../nbs/38_budget.ipynb #25cf69dd
 def measure_arm(
     config: TrainConfig,      # resolved
     steps: int = 8,           # that are timed
@@ -71,15 +71,15 @@ def measure_arm(
     started = time.perf_counter()
     run, precision = prepare(dataclasses.replace(config, steps=max(config.steps or 0, WARM + steps)), None, (), [])
     run.state, run.network = place(run.parts, run.accelerator, precision)
-    run.parts.model.train()
-    seconds = _timed_steps(run, WARM + steps)
-    start = time.perf_counter() - started - sum(seconds[WARM:])
     cost, parts, kept = run.cost, run.parts, min(config.keep, -(-config.steps // config.save_every))
     labels = torch.arange(images) % parts.dataset.num_classes
     _, drawn = draw_samples(
         run.state.ema.module.eval(), parts.codec, examples_of(parts.dataset, labels, [*parts.model.given], 0),
         batch_size=images, precision=precision, progress=False, flow=parts.flow, context=parts.context,
         **sampling_of(config))
+    run.parts.model.train()
+    seconds = _timed_steps(run, WARM + steps)
+    start = time.perf_counter() - started - sum(seconds[WARM:]) - drawn['seconds']
     return ArmCost(
         start_seconds=start, step_seconds=statistics.median(seconds[WARM:]), image_seconds=drawn['seconds'] / images,
         step_flops=cost['flops_per_image'] * config.batch_size, memory_bytes=cost['memory_bytes'],

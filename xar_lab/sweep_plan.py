@@ -27,7 +27,7 @@ from .features import real_source
 from .reports import better
 from .runs import run_path
 
-# %% ../nbs/38_sweep_plan.ipynb #e1085321
+# %% ../nbs/38_sweep_plan.ipynb #561fbc1d
 @dataclass
 class Sweep:
     "What a sweep compares, and how it is run."
@@ -41,6 +41,7 @@ class Sweep:
     search_seeds: list = field(default_factory=list)     # seeds of that search, none of them in the grid
     metric: str = 'fd'                                   # what the search goes by; 'fd' stands for fd_<extractor>
     judge: dict | bool = True                            # arguments of `evaluate`, such as {n: 500}; False: only train
+    held_out: int = 1000                                 # images of the held-out loss, at most; 0: it is not measured
     at_once: int | None = None                           # runs side by side; None: one per GPU, else one per core
     launcher: str = 'local'                              # 'local' | 'submitit' | a command with {command} in it
     launcher_options: dict = field(default_factory=dict)   # of submitit
@@ -53,14 +54,15 @@ class Sweep:
     @property
     def judging(self) -> dict: return self.judge if isinstance(self.judge, dict) else {}
 
-DECIDES = 'grid base equal budget search search_seeds metric judge'.split()      # a sweep's numbers
+DECIDES = 'grid base equal budget search search_seeds metric judge held_out'.split()      # a sweep's numbers
 
-# %% ../nbs/38_sweep_plan.ipynb #a42da0d8
+# %% ../nbs/38_sweep_plan.ipynb #9ff17e18
 def check_sweep(asked: Sweep):
     "`ValueError` for the first thing that cannot be."
     checks = dict(name=NAME, runs_dir=FOLDER, equal=one_of(*EQUAL), ask_hours=POSITIVE, ask_runs=whole(1), agreed=FLAG,
                   metric=NAME, launcher_options=OPTIONS)
     for name, check in checks.items(): check(name, getattr(asked, name))
+    whole(0)('held_out', asked.held_out)
     if asked.budget is not None: POSITIVE('budget', asked.budget)
     if asked.at_once is not None: whole(1)('at_once', asked.at_once)
     if not isinstance(asked.judge, bool): OPTIONS('judge', asked.judge)

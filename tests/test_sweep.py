@@ -1,0 +1,115 @@
+"""Sweeps as they are used: by papermill, killed at random moments, two side by side by submitit."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from xar_lab.sweep import results
+
+ROOT = Path(__file__).parent.parent
+QUICK = dict(steps=12, batch_size=8, log_every=4, save_every=3, sampler='euler', sample_steps=1, layout='image', size=None)
+TAKES_TIME = [
+    'train_seconds', 'sampling_seconds', 'images_per_s', 'machine', 'folder',
+    'commit']      # of a clone without git; and where it lies
+
+
+def started(folder, name, grid, base=None, **asked):
+    "A sweep in a process of its own."
+    values = dict(name=name, runs_dir=str(folder), judge=dict(n=50, extractor='pixels'), at_once=2) | asked
+    text = f'from xar_lab.sweep import sweep; sweep({grid!r}, {QUICK | (base or {})!r}, **{values!r})'
+    return subprocess.Popen([sys.executable, '-c', text], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(process):
+    out = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, out
+    return out
+
+
+def numbers(folder):
+    "What must not depend on when a sweep was killed."
+    table = results(folder)
+    return table.drop(columns=[c for c in TAKES_TIME if c in table])
+
+
+def kill_and_go_on(folder, grid, kills, seed):
+    "A sweep killed so often at random moments, with its jobs or without them, and then finished."
+    chance, done = random.Random(seed), 0
+    while done < kills:
+        process = started(folder, 'killed', grid)
+        time.sleep(chance.uniform(8, 25))
+        if process.poll() is not None:
+            break
+        if chance.random() < .5:          # the jobs are not killed: they see that nobody holds them any more
+            os.kill(process.pid, signal.SIGKILL)
+        else:
+            jobs = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+            for pid in [process.pid, *map(int, jobs)]:
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        done += 1
+    finished(started(folder, 'killed', grid))
+    return done
+
+
+@pytest.mark.slow
+def test_a_sweep_of_12_cells_killed_three_times_equals_an_uninterrupted_one(tmp_path):
+    grid = dict(context=['random', 'clean'], order=['raster', 'reverse'], seed=[0, 1, 2])
+    finished(started(tmp_path, 'whole', grid))
+    assert kill_and_go_on(tmp_path, grid, 3, seed=0) == 3
+    whole, killed = numbers(tmp_path / 'whole'), numbers(tmp_path / 'killed')
+    assert len(whole) == 12 and set(whole.state) == {'done'}
+    pd.testing.assert_frame_equal(whole, killed)
+
+
+def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
+    grid = dict(context=['random', 'clean'], seed=[0])
+    finished(started(tmp_path, 'whole', grid))
+    kill_and_go_on(tmp_path, grid, 1, seed=3)
+    pd.testing.assert_frame_equal(numbers(tmp_path / 'whole'), numbers(tmp_path / 'killed'))
+
+
+def test_two_sweeps_by_submitit_and_a_cell_that_fails(tmp_path):
+    more = dict(launcher='submitit', launcher_options=dict(cluster='local'), at_once=1)
+    both = [started(tmp_path, 'a', dict(lr=[1e-3, 1e3], seed=[0]), dict(bad_steps=1, weight_decay=0.), **more),
+            started(tmp_path, 'b', dict(seed=[5]), **more)]
+    said = [finished(process) for process in both]
+    first, second = results(tmp_path / 'a'), results(tmp_path / 'b')
+    assert list(first.state) == ['done', 'failed'] and list(second.state) == ['done']
+    assert 'failed: lr=1000_seed=0: ' in said[0] and 'NaN or infinite' in first.error[1]
+    assert first.fd_pixels.notna().tolist() == [True, False]
+
+
+def papermill(*words):
+    return subprocess.run(['papermill', 'nbs/sweep.ipynb', '/dev/null', '--engine', 'xar_lab', '--no-progress-bar', *words],
+                          cwd=ROOT, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
+                          env={**os.environ, 'PATH': f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+
+
+@pytest.mark.parametrize('words, said', [
+    (['-y', 'grid: {layuot: [cell]}'], 'ValueError: grid: unknown parameter layuot; known: '),
+    (['-y', f"{{grid: {{seed: {[*range(10_000)]}}}, judge: false}}"], '10,000 runs, 0 evaluations: about '),
+])
+def test_bad_grids_end_in_one_line(words, said, tmp_path):
+    done = papermill('-p', 'runs_dir', str(tmp_path), *words)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode and last.startswith('ValueError: ') and said in last, done.stderr[-2000:]
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_by_papermill(tmp_path):
+    base = json.dumps(QUICK)
+    done = papermill('-p', 'runs_dir', str(tmp_path), '-p', 'name', 'mine', '-y', f'base: {base}',
+                     '-y', 'grid: {context: [random, clean], seed: [0, 1]}', '-y', 'judge: {n: 50, extractor: pixels}')
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = results(tmp_path / 'mine')
+    assert set(table.state) == {'done'} and len(table) == 4
+    read = pd.read_csv(tmp_path / 'mine' / 'table.csv')
+    assert list(read.fd_pixels) == list(table.fd_pixels)
