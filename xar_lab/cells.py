@@ -36,7 +36,7 @@ def spread(
         raise ValueError(f"grid must stand for 1 to {MOST_CELLS:,} cells, it stands for {count:,}")
     return [dict(zip(part, chosen)) for part in listed for chosen in itertools.product(*part.values())]
 
-# %% ../nbs/36_cells.ipynb #42e063bb
+# %% ../nbs/36_cells.ipynb #3aa98eab
 def varied(
     cells: list[dict],    # as of `spread`
 ) -> list[str]:
@@ -45,7 +45,11 @@ def varied(
     def text(values, name): return json.dumps(values[name], sort_keys=True, default=repr) if name in values else None
     return [name for name in names if len({text(values, name) for values in cells}) > 1]
 
-def names_of(cells: list[dict]) -> list[str]: return [name for name in varied(cells) if name != 'arm']
+def names_of(cells: list[dict]) -> dict[str | None, list[str]]:
+    "What cells are named by: those with a label by what varies under it, the others by what varies at all."
+    labels = {values.get('arm') for values in cells}
+    return {label: [name for name in varied([c for c in cells if label in (None, c.get('arm'))]) if name != 'arm']
+            for label in labels}
 
 def in_words(value) -> str:
     "A value of a parameter as part of a name."
@@ -95,28 +99,32 @@ class Cell:
         "What the evaluation asks for, as arguments of `evaluate`."
         return sampling_of(self.asked)
 
-# %% ../nbs/36_cells.ipynb #bb5c0a6e
+# %% ../nbs/36_cells.ipynb #6bde7396
 def arm_of(
     values: dict,         # of a cell
-    names: list[str],     # what varies in the sweep
+    names: dict,          # as of `names_of` its sweep
 ) -> str:
     "The name of a cell's arm: its label, what varies in training, what varies in sampling; not the seed."
-    trains, draws = ([n for n in names if n != 'seed' and (n in SAMPLING) == drawing] for drawing in (False, True))
-    parts = [values.get('arm') or name_of(values, trains), name_of(values, draws)]
+    trains, draws = _halves(values, names)
+    parts = [values.get('arm'), name_of(values, trains), name_of(values, draws)]
     return ', '.join(filter(None, parts)) or 'as given'
 
-def _names_on_disk(values: dict, names: list[str], seed: int) -> tuple[str, str]:
+def _halves(values: dict, names: dict) -> tuple[list[str], list[str]]:      # what trains, what draws; not the seed
+    own = [name for name in names[values.get('arm')] if name != 'seed']
+    return [n for n in own if n not in SAMPLING], [n for n in own if n in SAMPLING]
+
+def _names_on_disk(values: dict, names: dict, seed: int) -> tuple[str, str]:
     "Of the run's folder and of the evaluation's."
-    trains, draws = ([n for n in names if n != 'seed' and (n in SAMPLING) == drawing] for drawing in (False, True))
-    run = filter(None, [values.get('arm') or _folder_of(values, trains), f'seed={seed}'])
+    trains, draws = _halves(values, names)
+    run = filter(None, [values.get('arm'), _folder_of(values, trains), f'seed={seed}'])
     return folder_name('_'.join(run)), folder_name(_folder_of(values, draws) or 'default')
 
-def _cell(values: dict, base: dict, names: list[str], runs_dir: str, more: dict) -> Cell:
+def _cell(values: dict, base: dict, names: dict, runs_dir: str, more: dict) -> Cell:
     arm, given = arm_of(values, names), {k: v for k, v in values.items() if k != 'arm'}
     asked = base | more.get(arm, {}) | given
     name, evaluation = _names_on_disk(values, names, asked.get('seed', 0))
     asked |= dict(name=name, runs_dir=runs_dir)
-    own = {k: v for k, v in asked.items() if k not in names or k not in SAMPLING}
+    own = {k: v for k, v in asked.items() if k not in _halves(values, names)[1]}
     own |= {k: base[k] for k in base if k not in own}
     config = resolve(TrainConfig.from_dict(own))
     return Cell(arm, config, evaluation, config if own == asked else resolve(TrainConfig.from_dict(asked)), values)

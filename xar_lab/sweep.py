@@ -218,7 +218,7 @@ def best_of(
              for arm, of in tried.items()}
     return {arm: json.loads(min(of, key=of.get)) for arm, of in means.items() if of}
 
-# %% ../nbs/39_sweep.ipynb #aa60d8d7
+# %% ../nbs/39_sweep.ipynb #ccbe4371
 SECONDS = 5.      # between two tables for whoever follows a sweep
 
 def _run(asked: Sweep, plan: Plan, follow: Callable | None):
@@ -233,9 +233,10 @@ def _run(asked: Sweep, plan: Plan, follow: Callable | None):
     with tqdm(total=count, initial=count - len(todo), desc=f'sweep {asked.name}', unit='run') as bar:
         def ended(run, status):
             bar.update()
-            if status and not _error_of(folder, run): _no_reason(folder, run, status)
-            if status: failed.add(run)
             told[0] = 0.
+            if not status or run not in _unfinished(folder): return
+            failed.add(run)
+            if not _error_of(folder, run): _no_reason(folder, run, status)
         def tell(running):
             bar.set_postfix_str(f'{len(running)} running' + f', {len(failed)} failed' * bool(failed))
             if follow and (time.monotonic() - told[0] > SECONDS or not running):
