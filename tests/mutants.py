@@ -30,7 +30,7 @@ LEFT_OUT = '.venv .git runs _docs _proc build *.egg-info .ipynb_checkpoints'.spl
 # what notebooks import, loaded once: every run is a fork of this process
 HEAVY = ('torch torch.distributed.fsdp torch.utils.tensorboard torchvision.transforms.v2 sklearn.svm '
          'diffusers accelerate torch_fidelity pydantic matplotlib.pyplot plotly.graph_objects ipywidgets anywidget '
-         'nbdev.test').split()
+         'pandas statsmodels.stats.multitest nbdev.test').split()
 
 
 def read_slips(path=ROOT / 'tests' / 'slips.txt'):

@@ -6,7 +6,7 @@
 __all__ = ['OURS', 'HELD_OUT_ROUNDS', 'SECONDS', 'SavedSweep', 'read_sweep', 'claim_sweep', 'sweep_lock', 'is_judged',
            'measure_held_out', 'run_cell', 'main', 'table_of', 'results', 'search_of', 'column_of', 'best_of', 'sweep']
 
-# %% ../nbs/39_sweep.ipynb #8f2c0362
+# %% ../nbs/39_sweep.ipynb #dc716ff3
 import json
 import sys
 import time
@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 from .budget import ArmCost
 from .cells import arm_of, name_of, names_of, spread
 from .checks import shown
+from .comparison import power_in_words
 from .config import MAY_CHANGE, TrainConfig
 from .core import check_links, git_commit, read_json, write_json
 from .evaluation import evaluate
@@ -255,7 +256,7 @@ def _no_reason(folder: Path, run: str, status: int):
     write_json(folder / 'errors' / f'{run}.json', dict(
         error=f'the process ended with status {status}; the end of what it printed is in logs/{run}.txt'))
 
-# %% ../nbs/39_sweep.ipynb #ab6b5352
+# %% ../nbs/39_sweep.ipynb #04616e64
 def sweep(
     grid: dict | list,                   # {parameter of TrainConfig: value or list of values}, or several of them
     base: dict | None = None,            # parameters of all cells
@@ -272,6 +273,7 @@ def sweep(
     first = make_plan(looking, _known_costs(looking.folder), say=say) if looking else None
     check_agreed(ask, total := sum_of([first, plan] if first else [plan]))
     say(str(total))
+    say(power_in_words(len({c.seed for c in plan.cells}), len({c.arm for c in plan.cells})))
     with sweep_lock(ask.folder):
         if looking: plan = make_plan(ask, known, _search(ask, looking, first, follow, say), say)
         claim_sweep(ask, plan)
