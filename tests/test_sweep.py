@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from xar_lab.sweep import results
+from xar_lab.sweep_plan import Sweep
 
 ROOT = Path(__file__).parent.parent
 QUICK = dict(steps=12, batch_size=8, log_every=4, save_every=3, sampler='euler', sample_steps=1, layout='image', size=None)
@@ -113,3 +115,13 @@ def test_by_papermill(tmp_path):
     assert set(table.state) == {'done'} and len(table) == 4
     read = pd.read_csv(tmp_path / 'mine' / 'table.csv')
     assert list(read.fd_pixels) == list(table.fd_pixels)
+
+
+def test_the_notebook_has_every_field_with_its_default():
+    notebook = json.loads((ROOT / 'nbs' / 'sweep.ipynb').read_text())
+    [cell] = [c for c in notebook['cells'] if 'parameters' in c['metadata'].get('tags', ())]
+    exec(''.join(cell['source']), values := {})
+    asked = Sweep({})
+    for field in fields(Sweep):
+        if field.name not in ('grid', 'base'):
+            assert values[field.name] == getattr(asked, field.name), field.name
