@@ -130,7 +130,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     run_all(page, address, 'explore.ipynb')
     page.wait_for_selector('.xar-lab .js-plotly-plot image', state='attached', timeout=PATIENCE)
     first = time.perf_counter() - started
-    page.wait_for_function("document.querySelectorAll('.xar-lab').length == 4", timeout=PATIENCE)
+    page.wait_for_function("document.querySelectorAll('.xar-lab').length == 5", timeout=PATIENCE)
     page.wait_for_function("document.querySelectorAll('.jp-mod-executing, .jp-InputPrompt').length && "
                            "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
                            timeout=PATIENCE)
@@ -139,7 +139,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
               f'{time.perf_counter() - started:.0f} s')
     assert (folder / 'runs' / 'digits-small').is_dir()
     assert not page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').count()
-    entities, contexts, player, rings = (page.locator('.xar-lab').nth(i) for i in range(4))
+    entities, contexts, player, curves, rings = (page.locator('.xar-lab').nth(i) for i in range(5))
 
     changes(page, entities, arrow(entities, 0, 'ArrowRight'))          # the keyboard predicts entity 0
     assert entities.locator('.widget-readout').first.inner_text() == '0'
@@ -180,6 +180,24 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     player.get_by_label('seed').fill('3.7')
     player.get_by_label('seed').press('Enter')
     player.get_by_text("seed must be a whole number from 0 to 2147483647, got '3.7'").wait_for()
+    lines = lambda: curves.locator('.scatterlayer path.js-line').count()
+    curves.scroll_into_view_if_needed()
+    assert lines() == 2          # one run, raw and smoothed
+    curves.locator('select').nth(2).select_option('time')
+    curves.get_by_text('training time (').wait_for()
+    curves.locator('select').nth(1).select_option('gradient_norm')
+    curves.locator('.ytitle', has_text='gradient_norm').wait_for()
+    curves.locator('input[type=text]').first.fill('0')
+    curves.locator('input[type=text]').first.press('Enter')
+    for _ in range(50):
+        if lines() == 1: break
+        page.wait_for_timeout(100)
+    assert lines() == 1
+    curves.get_by_role('button', name='Refresh').click()
+    curves.get_by_role('button', name='Draw').click()          # the one run with itself
+    curves.get_by_text('the same noise, seed 0').wait_for(timeout=PATIENCE)
+    curves.locator('img').wait_for()
+    assert curves.locator('.ytitle', has_text='gradient_norm').count() and lines() == 1
     changes(page, rings, arrow(rings, 0, 'ArrowRight', 2))          # the reader's own layout
 
     entities.locator('input[type=text]').first.fill('5')
@@ -188,7 +206,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     page.set_viewport_size(dict(width=1000, height=768))          # figures follow, and buttons keep their words
     fits = """plot => Math.abs(plot.clientWidth - plot.querySelector('.main-svg').clientWidth) <= 1 &&
                       plot.getBoundingClientRect().right <= innerWidth"""
-    for explorer in (entities, contexts, player, rings):
+    for explorer in (entities, contexts, player, curves, rings):
         plot = explorer.locator('.js-plotly-plot')
         plot.scroll_into_view_if_needed()          # cells out of sight are not laid out
         for _ in range(100):

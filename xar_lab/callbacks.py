@@ -225,8 +225,8 @@ class StopOnSignal(Callback):
     def __init__(self, signals: list): self.signals = signals      # filled by a signal handler
     def on_step(self, run, step): return bool(self.signals)
 
-# %% ../nbs/27_callbacks.ipynb #d04b9d0e
-CALLBACKS = Registry('callback')
+# %% ../nbs/27_callbacks.ipynb #e7fd046a
+CALLBACKS = Registry('callback', also='xar_lab.trackers')
 
 def register_callback(
     name: str,          # new name for `TrainConfig(callbacks={name: options})`
