@@ -156,11 +156,11 @@ def _draw_histogram(fig, row, col, loss, t, bins: int = 25):
     fig.update_yaxes(title=dict(text='density', font_size=11, standoff=4), **lines, row=row, col=col)
     fig.update_layout(legend=dict(orientation='h', x=0, y=-.24, font_size=11, bgcolor='rgba(0,0,0,0)'))
 
-# %% ../nbs/44_context_explorer.ipynb #b50dfb15
-def _draw_noisy(fig, row, col, layout, view, t, tokens, codec, last, most=32):
+# %% ../nbs/44_context_explorer.ipynb #a8f0182b
+def _draw_noisy(fig, row, col, layout, view, t, tokens, codec, last, most=32, quality=80):
     "A noisy image, with the time of every entity where there are not too many."
     pictures, everything = board(layout, tokens, codec), torch.ones(layout.n_entities, dtype=torch.bool)
-    draw_board(fig, row, col, pictures, [tint(p, everything, strength=0.) for p in pictures])
+    draw_board(fig, row, col, pictures, [tint(p, everything, strength=0.) for p in pictures], quality=quality)
     if layout.n_entities > most: return
     alike = view.entity[view.loss == last]                                     # entities with a group of this sort
     groups = {n: g for g, n in enumerate(view.entity.tolist()) if bool(view.loss[g]) == last or n not in alike}
@@ -191,7 +191,7 @@ def context_figure(
     own = dict(showlegend=True, height=380, margin=dict(l=10, r=10, t=48, b=80))
     return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 
-# %% ../nbs/44_context_explorer.ipynb #06ddaf5f
+# %% ../nbs/44_context_explorer.ipynb #3db59715
 def _draw_times(context, layout, flow, tokens, seed, draws) -> _Drawn:
     "What a context draws for many images, and what training sees of the first."
     g, queries = torch.Generator().manual_seed(seed), queries_of(context, layout, tokens)
@@ -202,10 +202,10 @@ def _draw_times(context, layout, flow, tokens, seed, draws) -> _Drawn:
     pictures = {title.replace('what training sees', 'what its head reads'): x for title, x in pictures.items()}
     return _Drawn(view, t, loss, pictures | {READS: queries})
 
-def _draw_picture(fig, row, col, layout, drawn: _Drawn, title: str, codec, most: int = 32):
+def _draw_picture(fig, row, col, layout, drawn: _Drawn, title: str, codec, most: int = 32, quality: int = 80):
     "One of the pictures; queries have no time."
     most, last = 0 if title == READS else most, title == drawn.noisy[-1]
-    _draw_noisy(fig, row, col, layout, drawn.view, drawn.t[0], drawn.pictures[title], codec, last, most)
+    _draw_noisy(fig, row, col, layout, drawn.view, drawn.t[0], drawn.pictures[title], codec, last, most, quality)
 
 def _beside(shown, layout, codec) -> go.Figure:
     "Several contexts: heat maps above, pictures of the copies that carry loss, or of queries, below."
@@ -214,7 +214,7 @@ def _beside(shown, layout, codec) -> go.Figure:
     for i, drawn in enumerate(shown.values(), 1):
         ticks = 8 if drawn.any_loss.loss.all() else 4
         _draw_heat(fig, 1, i, drawn.any_loss, drawn.t[:40], bar=i == len(shown), ticks=ticks, named=i == 1)
-        _draw_picture(fig, 2, i, layout, drawn, [*drawn.pictures][-1], codec, most=9)
+        _draw_picture(fig, 2, i, layout, drawn, [*drawn.pictures][-1], codec, most=9, quality=50)    # small, and noisy
     return fig.update_layout(STYLE | dict(height=460)).update_annotations(font_size=13)
 
 # %% ../nbs/44_context_explorer.ipynb #0f9a071a

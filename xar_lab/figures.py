@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FRAMES_IN_A_ROW', 'BLUE', 'VERMILION', 'GREY', 'FAINT', 'BARE', 'STYLE', 'CONFIG', 'is_partition', 'Picture', 'board',
            'group_of', 'sees_entities', 'palette', 'rgb', 'Figure', 'subplots', 'plain', 'tint', 'Panel', 'draw_board',
-           'draw_numbers', 'group_names', 'entity_figure', 'animated']
+           'draw_numbers', 'group_names', 'entity_figure', 'traces', 'animated']
 
-# %% ../nbs/40_figures.ipynb #51276022
+# %% ../nbs/40_figures.ipynb #50bdb505
 import html
 import math
 import unicodedata
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from plotly.io.json import to_json_plotly
 from plotly.subplots import make_subplots
 from torch import Tensor
 
@@ -246,7 +247,7 @@ class Panel:
         "What the colours say."
         return 'dark to light: first to last' if self.entity is None else 'vermilion: predicted, grey: not seen'
 
-# %% ../nbs/40_figures.ipynb #1176402a
+# %% ../nbs/40_figures.ipynb #af0ed970
 def _square(fig, row: int, col: int, width: float, height: float, **axis):
     "Axes of one unit in both directions, y downwards; `axis`: what else both get."
     fig.update_xaxes(range=[0, width], constrain='domain', row=row, col=col, **axis)
@@ -260,12 +261,13 @@ def draw_board(
     pictures: list[Picture],
     images: list[Tensor],       # uint8[c, h, w], one per picture
     note: str = '',             # a line below
+    quality: int = 80,          # of the images, 1 to 100
 ):
     "Images at the places of pictures, in one pair of axes of a figure."
     for p, image in zip(pictures, images):
         dx, dy = p.width / image.shape[2], p.height / image.shape[1]           # of a pixel; x0 and y0 are its centre
         place = dict(x0=p.x + dx / 2, dx=dx, y0=p.y + dy / 2, dy=dy)
-        fig.add_trace(go.Image(source=data_uri(image), hoverinfo='none', **place), row, col)
+        fig.add_trace(go.Image(source=data_uri(image, quality), hoverinfo='none', **place), row, col)
     right, bottom = max(p.right for p in pictures), max(p.bottom for p in pictures)
     _square(fig, row, col, right, bottom, showticklabels=False, ticks='', **BARE)
     fig.update_xaxes(title=dict(text=note, font_size=11, standoff=6), row=row, col=col)
@@ -348,17 +350,27 @@ def entity_figure(
     own = dict(height=height if one else round(1.45 * height), margin=dict(l=10, r=10, t=48, b=46))
     return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 
-# %% ../nbs/40_figures.ipynb #a625263a
+# %% ../nbs/40_figures.ipynb #55a51a7a
+def traces(fig) -> list: return list(fig.data)          # plotly's own types make them unknown
+
+def _differences(figures: list[go.Figure]) -> dict[int, list[str]]:
+    "Trace → its properties that are not the same in all figures."
+    said = [[{k: to_json_plotly(v) for k, v in t.to_plotly_json().items()} for t in traces(f)] for f in figures]
+    differ = lambda i, k: len({traces[i].get(k) for traces in said}) > 1
+    names = [sorted({k for traces in said for k in traces[i]}) for i in range(len(said[0]))]
+    found = {i: [k for k in of_trace if differ(i, k)] for i, of_trace in enumerate(names)}
+    return {i: names for i, names in found.items() if names}
+
+# %% ../nbs/40_figures.ipynb #ca88d462
 def animated(
     figures: list[go.Figure],   # with the same traces, in the order of time
     labels: list[str],          # one for each figure
     milliseconds: int = 120,    # between two frames
 ) -> go.Figure:
     "One figure that plays the others: a button, a slider."
-    changing = [i for i in range(len(figures[0].data)) if any(f.data[i] != figures[0].data[i] for f in figures)]
-    fig = Figure(figures[0])
-    fig.frames = [go.Frame(data=[f.data[i] for i in changing], traces=changing, name=str(k))
-                  for k, f in enumerate(figures)]
+    changing, fig = _differences(figures), Figure(figures[0])
+    fig.frames = [go.Frame(data=[type(f.data[i])({k: f.data[i][k] for k in names}) for i, names in changing.items()],
+                           traces=[*changing], name=str(number)) for number, f in enumerate(figures)]
     show = dict(mode='immediate', frame=dict(duration=milliseconds, redraw=True), transition=dict(duration=0))
     steps = [dict(method='animate', label=label, args=[[str(k)], show]) for k, label in enumerate(labels)]
     below = fig.layout.margin.b or 10                                          # what stands under the axes

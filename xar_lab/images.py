@@ -172,7 +172,7 @@ def save_playing(
     write_whole(path, lambda beside: frames[0].save(
         beside, save_all=True, append_images=frames[1:], duration=durations, loop=0))
 
-# %% ../nbs/10_images.ipynb #e06f2012
+# %% ../nbs/10_images.ipynb #7c4d975b
 def photo(
     side: int = 128,   # pixels
 ) -> Tensor:           # float32[1, 3, side, side] in [−1, 1]
@@ -183,11 +183,13 @@ def photo(
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
 
 def data_uri(
-    image: Tensor,   # uint8[c, h, w]
+    image: Tensor,       # uint8[c, h, w]
+    quality: int = 80,   # of large ones: 1 to 100
 ) -> str:
-    "An image as a data: address; small ones without loss, large ones as JPEG."
+    "An image as a data: address; small ones as PNG, without loss, large ones as WebP."
     from PIL import Image
     picture, file = Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).convert('RGB'), io.BytesIO()
     small = min(picture.size) <= 64                                    # strips of small frames are small
-    picture.save(file, **dict(format='PNG', optimize=True) if small else dict(format='JPEG', quality=82))
-    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
+    how: dict = dict(format='PNG', optimize=True) if small else dict(format='WEBP', quality=quality, method=6)
+    picture.save(file, **how)
+    return f"data:image/{'png' if small else 'webp'};base64,{base64.b64encode(file.getvalue()).decode()}"

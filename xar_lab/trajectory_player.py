@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_films', 'given_in_words', 'animate_films', 'samplers_for', 'TrajectoryPlayer']
 
-# %% ../nbs/45_trajectory_player.ipynb #e238c7df
+# %% ../nbs/45_trajectory_player.ipynb #ba942fde
 import time
 from pathlib import Path
 from typing import Callable
@@ -20,7 +20,7 @@ from .config import TrainConfig
 from .core import check_links, stream_seed
 from .data import examples_of
 from .figures import animated, plain
-from .film import Film, film_figure, given_to, save_gif, save_strip
+from .film import Film, at_moment, film_figure, given_to, save_gif, save_strip
 from .grids import items_to_show
 from .guidance import GUIDANCE_SCHEDULES
 from .images import data_uri
@@ -66,18 +66,21 @@ def given_in_words(pictures: list[Tensor]) -> str:    # uint8[c, h, w] each
     images = ''.join(f'<img {size} src="{data_uri(picture)}">' for picture in pictures)
     return f'given: {images}' if images else ''
 
-# %% ../nbs/45_trajectory_player.ipynb #c396463e
+# %% ../nbs/45_trajectory_player.ipynb #d3c118bd
 def animate_films(
     films: dict[str, Film],   # one or two, by name
     most: int = 48,           # largest number of frames
+    caption: str = '',        # a line above, such as class and seed
 ) -> go.Figure:
     "Films as an animation, with a button and a slider."
     last, height = max(map(len, films.values())) - 1, 280 if len(films) == 1 else 230
     moments = sorted({round(k) for k in torch.linspace(0, last, min(most, last + 1)).tolist()})
-    first = next(iter(films.values()))
-    figures = [film_figure(films, k / last, height) for k in moments]
-    for f in figures:
-        for title in f.layout.annotations: title.text = title.text.partition('<br>')[0]
+    first, start = next(iter(films.values())), film_figure(films, 0., height)
+    for title in start.layout.annotations: title.text = title.text.partition('<br>')[0]
+    if caption:
+        line = dict(text=plain(caption), font_size=12, x=0, xref='paper', y=1, yanchor='top', pad_t=8)
+        start.update_layout(title=line, margin_t=start.layout.margin.t + 26, height=start.layout.height + 26)
+    figures = [start, *(at_moment(start, films, k / last) for k in moments[1:])]
     places = [(n, i) for k in moments for n, i in [first.place(round(k / last * (len(first) - 1)))]]
     return animated(figures, [f'{first.noun} {n}, t = {first.times[n][i]:.2f}' for n, i in places], 120)
 
@@ -106,7 +109,7 @@ class _Settings:
         return sampling_of(self.config, sampler=self.sampler.value, steps=self.steps.value,
                            guidance=self.guidance.value, guidance_schedule=self.schedule.value)
 
-# %% ../nbs/45_trajectory_player.ipynb #98449c38
+# %% ../nbs/45_trajectory_player.ipynb #5aaf2d02
 class _PlayerControls(Explorer):
     "The controls of the trajectory player. A subclass defines what its buttons do: generate, save_gif, save_strip."
     drawn: dict           # what the films were drawn with: label, seed, settings
@@ -159,16 +162,19 @@ class _PlayerControls(Explorer):
         "A class as the menu has it."
         return dict((k, name) for name, k in self.label.options)[label]
 
+    def what(self) -> str:
+        "Class and seed of the films."
+        return f"class {self.name_of(self.drawn['label'])}, seed {self.drawn['seed']}"
+
     def _say_whether_drawn(self, change=None):
         "Say whether the picture is that of the controls."
         if self.settling: return
         try: same = self._wanted() == self.drawn
         except ValueError as e: return self.say_error(e)
-        shown = f'class {self.name_of(self.drawn["label"])}, seed {self.drawn["seed"]}'
-        self.say(self.remark() if same else f'The picture is still that of {plain(shown)}, drawn before the controls '
-                                           'were changed. Press <i>Generate</i> to draw it anew.')
+        old = f'The picture is still that of {plain(self.what())}, drawn before the controls were changed.'
+        self.say(self.remark() if same else f'{old} Press <i>Generate</i> to draw it anew.')
 
-# %% ../nbs/45_trajectory_player.ipynb #e7c14944
+# %% ../nbs/45_trajectory_player.ipynb #b2a942dc
 class TrajectoryPlayer(_PlayerControls):
     "The generation of one image by a trained model, state by state."
 
@@ -213,7 +219,7 @@ class TrajectoryPlayer(_PlayerControls):
         self.draw.disabled, self.draw.description = False, 'Generate'
 
     def remark(self) -> str:
-        return plain(' · '.join(f'{name}: {_cost_of(fact)}' for name, fact in self.facts.items()))
+        return plain(' · '.join((self.what(), *(f'{name}: {_cost_of(fact)}' for name, fact in self.facts.items()))))
 
     def update(self, change=None): self.show(self.current())
 
@@ -222,7 +228,8 @@ class TrajectoryPlayer(_PlayerControls):
 
     def figure(self, most: int = 48) -> go.Figure:
         "The film as an animation of at most that many frames."
-        return animate_films(self.films, most)
+        how = 'two settings, the same noise' if len(self.films) > 1 else next(iter(self.films)).partition(': ')[2]
+        return animate_films(self.films, most, f'{self.what()}, {how}. Grey: not drawn yet.')
 
     def save_gif(self) -> list[Path]:
         "Write the films as animated GIFs."
@@ -230,8 +237,7 @@ class TrajectoryPlayer(_PlayerControls):
 
     def save_strip(self) -> list[Path]:
         "Write the films as PNG strips."
-        label, seed = self.name_of(self.drawn['label']), self.drawn['seed']
-        titles = {film: f'class {label}, seed {seed}, {name.partition(": ")[2]}' for name, film in self.films.items()}
+        titles = {film: f'{self.what()}, {name.partition(": ")[2]}' for name, film in self.films.items()}
         return self._save(lambda film, path: save_strip(film, path, title=titles[film]), 'png')
 
     def _save(self, write: Callable, ending: str) -> list[Path]:
