@@ -89,7 +89,7 @@ def rows_of(
         with suppress(ValueError, OSError): rows.append(run | dict(evaluation=name) | _judged(folder, name))
     return rows or [run]
 
-# %% ../nbs/36_results.ipynb #8796439b
+# %% ../nbs/36_results.ipynb #608b2072
 FIRST = 'arm seed run evaluation state step'.split()       # columns that stand first
 NOT_AN_ARM = ('seed', 'factor', 'precision')                # of an arm's runs they differ; the last is a metric's name
 
@@ -111,7 +111,7 @@ def with_arms(rows: list[dict]) -> list[dict]:
 def frame_of(rows: list[dict]) -> pd.DataFrame:
     "Rows as a frame that can be written: each column holds numbers, or text."
     frame = pd.DataFrame([{k: _plain(v) for k, v in row.items()} for row in rows])
-    frame = frame[[c for c in FIRST if c in frame] + [c for c in frame if c not in FIRST]]
+    frame = pd.DataFrame(frame[[c for c in FIRST if c in frame] + [c for c in frame if c not in FIRST]])
     for name, column in frame.items():
         kinds = {type(v) for v in column.dropna()}
         if len(kinds - {int, float}) and len(kinds) > 1:

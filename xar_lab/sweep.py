@@ -180,13 +180,13 @@ def results(
     others = [p for p in places if p not in sweeps]
     return pd.concat([*map(table_of, sweeps), *([results_of_runs(others)] if others else [])], ignore_index=True)
 
-# %% ../nbs/39_sweep.ipynb #72a2ca8b
+# %% ../nbs/39_sweep.ipynb #3ca376d5
 def search_of(
     asked: Sweep,
 ) -> Sweep:
     "The sweep that chooses parameters for the arms of another."
     parts = asked.grid if isinstance(asked.grid, list) else [asked.grid]
-    more = asked.search | dict(seed=asked.search_seeds)
+    more = {**(asked.search or {}), 'seed': asked.search_seeds}
     grid = [{k: v for k, v in part.items() if k != 'seed'} | more for part in parts]
     return replace(asked, grid=grid, name='search', runs_dir=str(asked.folder), search=None, search_seeds=[])
 
@@ -202,7 +202,7 @@ def column_of(
     raise ValueError(f"{'several columns are' if found else 'no column is'} called {shown(metric)}; there are: "
                      f"{', '.join(numbers)}")
 
-# %% ../nbs/39_sweep.ipynb #60369b01
+# %% ../nbs/39_sweep.ipynb #97b0a4db
 def best_of(
     asked: Sweep,
     plan: Plan,            # of the search
@@ -212,12 +212,12 @@ def best_of(
     names, sign = names_of(spread(asked.grid)), 1 if better(asked.metric) == 'lower' else -1
     tried: dict[str, dict[str, list]] = {}
     for cell, value in zip(plan.cells, table[column_of(table, asked.metric)]):
-        chosen = {k: cell.values[k] for k in asked.search}
+        chosen = {k: cell.values[k] for k in asked.search or {}}
         arm = arm_of({k: v for k, v in cell.values.items() if k not in (*chosen, 'seed')}, names)
         tried.setdefault(arm, {}).setdefault(json.dumps(chosen), []).append(sign * value)
     means = {arm: {values: fmean(found) for values, found in of.items() if not any(map(isnan, found))}
              for arm, of in tried.items()}
-    return {arm: json.loads(min(of, key=of.get)) for arm, of in means.items() if of}
+    return {arm: json.loads(min(of, key=lambda values: of[values])) for arm, of in means.items() if of}
 
 # %% ../nbs/39_sweep.ipynb #ccbe4371
 SECONDS = 5.      # between two tables for whoever follows a sweep
@@ -256,7 +256,7 @@ def _no_reason(folder: Path, run: str, status: int):
     write_json(folder / 'errors' / f'{run}.json', dict(
         error=f'the process ended with status {status}; the end of what it printed is in logs/{run}.txt'))
 
-# %% ../nbs/39_sweep.ipynb #04616e64
+# %% ../nbs/39_sweep.ipynb #c287fdf1
 def sweep(
     grid: dict | list,                   # {parameter of TrainConfig: value or list of values}, or several of them
     base: dict | None = None,            # parameters of all cells
@@ -275,7 +275,7 @@ def sweep(
     say(str(total))
     say(power_in_words(len({c.seed for c in plan.cells}), len({c.arm for c in plan.cells})))
     with sweep_lock(ask.folder):
-        if looking: plan = make_plan(ask, known, _search(ask, looking, first, follow, say), say)
+        if looking and first: plan = make_plan(ask, known, _search(ask, looking, first, follow, say), say)
         claim_sweep(ask, plan)
         _run(ask, plan, follow)
         write_table(table := table_of(ask.folder), ask.folder / 'table')

@@ -127,7 +127,7 @@ def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict
     finally: torch.set_num_threads(before)
     return costs
 
-# %% ../nbs/38_sweep_plan.ipynb #ae15ae15
+# %% ../nbs/38_sweep_plan.ipynb #b46e4c54
 MEASURED = 8      # arms that stand for all, where steps are equal
 
 def make_plan(
@@ -144,7 +144,7 @@ def make_plan(
     most = len(new) if asked.equal != 'steps' else MEASURED
     costs = (known or {}) | _measured(asked, new, most, say)
     if asked.equal != 'steps':
-        steps = fair_steps({c.arm: c.config.steps for c in cells}, costs, asked.equal, asked.budget)
+        steps = fair_steps({c.arm: c.config.steps or 1 for c in cells}, costs, asked.equal, asked.budget)
         cells = _cells(asked, {arm: (more or {}).get(arm, {}) | dict(steps=n) for arm, n in steps.items()})
     how, source = _comparing(asked), real_source(cells[0].config) if images else None
     around = measure_overhead(source, images, **how)
