@@ -156,7 +156,7 @@ def main(argv: list[str]):
     try: run_cell(*words)
     except (ValueError, FileNotFoundError) as e: sys.exit(f'{type(e).__name__}: {e}')
 
-# %% ../nbs/39_sweep.ipynb #b444cb9f
+# %% ../nbs/39_sweep.ipynb #5bc05da8
 def _error_of(folder: Path, run: str) -> str | None:
     try: return str(read_json(folder / 'errors' / f'{run}.json', 'error of a run')['error'])
     except (OSError, ValueError, KeyError): return None
@@ -170,8 +170,8 @@ def _row(folder: Path, cell: dict, asked: dict) -> dict:
     empty = dict(run=cell['run'], folder=str(path), **settings)
     trained = rows[0] | dict(evaluation=None) if rows and not judged else None
     row = found.get(cell['evaluation'] if judged else None, trained)
-    done = row is not None and (judged or row['state'] == 'finished')
-    done = done and (not asked.get('held_out') or row['held_out_loss'] is not None)
+    done = (row is not None and (judged or row['state'] == 'finished')
+            and (not asked.get('held_out') or row['held_out_loss'] is not None))
     error = None if done else _error_of(folder, cell['run'])
     runs = is_running(folder / 'locks' / cell['run'])
     state = 'done' if done else 'running' if runs else 'failed' if error else 'waiting'
