@@ -69,13 +69,6 @@ def test_a_sweep_of_12_cells_killed_three_times_equals_an_uninterrupted_one(tmp_
     pd.testing.assert_frame_equal(whole, killed)
 
 
-def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
-    grid = dict(context=['random', 'clean'], seed=[0])
-    finished(started(tmp_path, 'whole', grid))
-    kill_and_go_on(tmp_path, grid, 1, seed=3)
-    pd.testing.assert_frame_equal(numbers(tmp_path / 'whole'), numbers(tmp_path / 'killed'))
-
-
 def test_two_sweeps_by_submitit_and_a_cell_that_fails(tmp_path):
     more = dict(launcher='submitit', launcher_options=dict(cluster='local'), at_once=1)
     both = [started(tmp_path, 'a', dict(lr=[1e-3, 1e3], seed=[0]), dict(bad_steps=1, weight_decay=0.), **more),
@@ -107,10 +100,10 @@ def test_bad_grids_end_in_one_line(words, said, tmp_path):
 def test_by_papermill(tmp_path):
     base = json.dumps(QUICK)
     done = papermill('-p', 'runs_dir', str(tmp_path), '-p', 'name', 'mine', '-y', f'base: {base}',
-                     '-y', 'grid: {context: [random, clean], seed: [0, 1]}', '-y', 'judge: {n: 50, extractor: pixels}')
+                     '-y', 'grid: {context: [random, clean], seed: [0]}', '-y', 'judge: {n: 50, extractor: pixels}')
     assert done.returncode == 0, done.stderr[-2000:]
     table = results(tmp_path / 'mine')
-    assert set(table.state) == {'done'} and len(table) == 4
+    assert set(table.state) == {'done'} and len(table) == 2
     read = pd.read_csv(tmp_path / 'mine' / 'table.csv')
     assert list(read.fd_pixels) == list(table.fd_pixels)
 

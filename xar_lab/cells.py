@@ -6,7 +6,7 @@
 __all__ = ['MOST_CELLS', 'LONGEST_NAME', 'SAMPLING', 'spread', 'varied', 'names_of', 'in_words', 'name_of', 'folder_name', 'Cell',
            'arm_of', 'cells_of']
 
-# %% ../nbs/36_cells.ipynb #40db624e
+# %% ../nbs/36_cells.ipynb #4620f61b
 import itertools
 import json
 import math
@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 from .build import sampling_of
-from .checks import NAME, OPTIONS, shown
+from .checks import LONGEST, NAME, OPTIONS, is_writable_text, shown
 from .config import PARAMETERS, TrainConfig, resolve
 from .settings import only_known
 
@@ -36,7 +36,7 @@ def spread(
         raise ValueError(f"grid must stand for 1 to {MOST_CELLS:,} cells, it stands for {count:,}")
     return [dict(zip(part, chosen)) for part in listed for chosen in itertools.product(*part.values())]
 
-# %% ../nbs/36_cells.ipynb #3aa98eab
+# %% ../nbs/36_cells.ipynb #ee4f3031
 def varied(
     cells: list[dict],    # as of `spread`
 ) -> list[str]:
@@ -55,8 +55,10 @@ def in_words(value) -> str:
     "A value of a parameter as part of a name."
     if isinstance(value, list): return '×'.join(map(in_words, value))
     if isinstance(value, dict): return ' '.join(f'{k} {in_words(v)}' for k, v in value.items()) or 'none'
-    return f'{value:g}' if isinstance(value, float) else str(value)
+    if isinstance(value, str): return value if is_writable_text(value) and len(value) <= LONGEST else shown(value)
+    return f'{value:g}' if isinstance(value, float) else shown(value)
 
+# %% ../nbs/36_cells.ipynb #fd059255
 def name_of(
     values: dict,         # of a cell
     names: list[str],     # those that tell it from others
@@ -129,7 +131,7 @@ def _cell(values: dict, base: dict, names: dict, runs_dir: str, more: dict) -> C
     config = resolve(TrainConfig.from_dict(own))
     return Cell(arm, config, evaluation, config if own == asked else resolve(TrainConfig.from_dict(asked)), values)
 
-# %% ../nbs/36_cells.ipynb #f0ce753c
+# %% ../nbs/36_cells.ipynb #034d9c6a
 def _check_names(values: dict, what: str):
     "`ValueError` for what a sweep decides itself, and for what no run knows."
     if own := next((name for name in ('name', 'runs_dir') if name in values), None):
@@ -137,8 +139,12 @@ def _check_names(values: dict, what: str):
     try: only_known(values, {}, [*PARAMETERS, 'arm'])
     except ValueError as e: raise ValueError(f"{what}: {e}") from None
     if 'arm' in values: NAME(f'{what}: arm', values['arm'])
+    for name, value in values.items():
+        try: json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(f"{what}: {name} must be a number, a text, a list or a dict, got {shown(value)}") from None
 
-# %% ../nbs/36_cells.ipynb #7687269f
+# %% ../nbs/36_cells.ipynb #73d83b7c
 def cells_of(
     grid: dict | list,          # as of `spread`; `arm` names a part of it
     base: dict | None = None,   # parameters of all cells
@@ -146,7 +152,7 @@ def cells_of(
     more: dict | None = None,   # arm -> further parameters of it, which its name leaves out
 ) -> list[Cell]:
     "The cells of a sweep, checked one by one as far as names and numbers go. `ValueError` that names the cell."
-    base, all_values = base or {}, spread(grid)
+    base, all_values = {} if base is None else base, spread(grid)
     OPTIONS('base', base)
     _check_names(base, 'base')
     for values in all_values: _check_names(values, 'grid')

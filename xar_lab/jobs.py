@@ -6,7 +6,7 @@
 __all__ = ['PATIENCE', 'WITH_PARENT', 'Process', 'end_with_parent', 'shares', 'Local', 'run_command', 'checkpoint', 'SubmititJob',
            'Submitit', 'make_launcher', 'side_by_side']
 
-# %% ../nbs/38_jobs.ipynb #447407b8
+# %% ../nbs/38_jobs.ipynb #59397c56
 import os
 import shlex
 import signal
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from .checks import OPTIONS, shown
+from .checks import OPTIONS, TEXT, shown
 
-# %% ../nbs/38_jobs.ipynb #4908f658
+# %% ../nbs/38_jobs.ipynb #c2309744
 PATIENCE = 60.      # seconds between asking a process to end and killing it
 WITH_PARENT = '--with-parent'      # tells a command that its standard input is a pipe that its parent holds
 
@@ -40,7 +40,7 @@ class Process:
         if self.poll() is None: self.process.send_signal(signal.SIGTERM)
 
     def wait(self):
-        "Until it has ended, but not for ever."
+        "Until it has ended, after it was asked to; but not for ever."
         try: self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired: self.process.kill()
         self.process.wait()
@@ -116,7 +116,7 @@ class Submitit:
     def __call__(self, command: list[str], slot: int, log: Path) -> SubmititJob:
         return SubmititJob(self.executor.submit(run_command, command))
 
-# %% ../nbs/38_jobs.ipynb #85a2247d
+# %% ../nbs/38_jobs.ipynb #b5ee2988
 def make_launcher(
     launcher: str,               # 'local' | 'submitit' | a command with {command} in it
     options: dict,               # of submitit: cluster, timeout_min, slurm_partition, gpus_per_node, …
@@ -125,10 +125,11 @@ def make_launcher(
 ) -> Callable:                   # (command, slot, log file) -> job
     "A launcher. `ValueError` for an unknown one, or for options that it does not take."
     OPTIONS('launcher_options', options)
+    TEXT('launcher', launcher)
     if launcher == 'submitit': return Submitit(folder, **options)
     if options: raise ValueError(f"launcher_options are for submitit, launcher {shown(launcher)} takes none")
     if launcher == 'local': return Local(at_once)
-    if not isinstance(launcher, str) or '{command}' not in launcher:
+    if '{command}' not in launcher:
         raise ValueError("launcher must be 'local', 'submitit', or a command with {command} in it, such as "
                          f"'srun -N 1 {{command}}', got {shown(launcher)}")
     try: shlex.split(launcher)

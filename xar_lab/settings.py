@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['changeable', 'setting', 'default_of', 'none_in_words', 'setting_table', 'setting_lines', 'fill', 'only_known']
 
-# %% ../nbs/09_settings.ipynb #444d19eb
+# %% ../nbs/09_settings.ipynb #1c8f030d
 import dataclasses
 from functools import partial
 from typing import Any
 
-from .checks import Check
+from .checks import LONGEST, Check, shown
 from .core import moved
 
 # %% ../nbs/09_settings.ipynb #2666d567
@@ -86,7 +86,7 @@ def fill(
         elif value is None and not same: full[name] = None
     return full
 
-# %% ../nbs/09_settings.ipynb #cb0572ae
+# %% ../nbs/09_settings.ipynb #4d4292af
 def only_known(
     namespace: dict,      # `globals()` of a run notebook, after its parameters
     before: dict,         # `dict(globals())` before them
@@ -96,7 +96,8 @@ def only_known(
     changed = {k for k, v in namespace.items() if (k not in before or v is not before[k]) and not k.startswith('_')}
     unknown = sorted(changed - set(known))
     if unknown:
-        raise ValueError(f"unknown parameter{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known: {', '.join(known)}")
+        names = ', '.join(name if name.isidentifier() and len(name) <= LONGEST else shown(name) for name in unknown)
+        raise ValueError(f"unknown parameter{'s' * (len(unknown) > 1)} {names}; known: {', '.join(known)}")
 
 # %% ../nbs/09_settings.ipynb #833607ad
 __getattr__ = moved(

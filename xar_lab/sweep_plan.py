@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DECIDES', 'NEVER', 'MEASURED', 'Sweep', 'check_sweep', 'check_judging', 'Plan', 'make_plan', 'sum_of', 'check_agreed']
 
-# %% ../nbs/38_sweep_plan.ipynb #139cc80d
+# %% ../nbs/38_sweep_plan.ipynb #8c0de28c
 import json
 import os
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from .budget import EQUAL, ArmCost, SweepCost, fair_steps, measure_arm, measure_
 from .budget import some_of, sweep_cost
 from .build import REGISTRIES, check_names
 from .cells import Cell, cells_of, spread
-from .checks import FLAG, FOLDER, NAME, OPTIONS, POSITIVE, one_of, shown, whole
+from .checks import FLAG, FOLDER, NAME, OPTIONS, POSITIVE, TEXT, one_of, shown, whole
 from .core import device_of, memory_of
 from .evaluation import COMPARED_BY, check_comparison, check_n
 from .features import real_source
@@ -56,11 +56,11 @@ class Sweep:
 
 DECIDES = 'grid base equal budget search search_seeds metric judge held_out'.split()      # a sweep's numbers
 
-# %% ../nbs/38_sweep_plan.ipynb #9ff17e18
+# %% ../nbs/38_sweep_plan.ipynb #03b65650
 def check_sweep(asked: Sweep):
     "`ValueError` for the first thing that cannot be."
     checks = dict(name=NAME, runs_dir=FOLDER, equal=one_of(*EQUAL), ask_hours=POSITIVE, ask_runs=whole(1), agreed=FLAG,
-                  metric=NAME, launcher_options=OPTIONS)
+                  metric=NAME, launcher=TEXT, launcher_options=OPTIONS)
     for name, check in checks.items(): check(name, getattr(asked, name))
     whole(0)('held_out', asked.held_out)
     if asked.budget is not None: POSITIVE('budget', asked.budget)
@@ -79,6 +79,7 @@ def _check_search(asked: Sweep):
     if asked.judge is False or better(asked.metric) not in ('lower', 'higher'):
         raise ValueError(f"a search goes by a metric that is better when lower or higher, got {shown(asked.metric)}"
                          + ", and the sweep judges nothing" * (asked.judge is False))
+    for seed in asked.search_seeds: whole(0)('each of search_seeds', seed)
     for values in spread(asked.grid):
         if both := sorted(asked.search.keys() & values.keys()):
             raise ValueError(f"{both[0]} is in the grid and in the search: in one of them")
@@ -87,7 +88,7 @@ def _check_search(asked: Sweep):
 
 def _comparing(asked: Sweep) -> dict: return {k: v for k, v in asked.judging.items() if k in COMPARED_BY}
 
-# %% ../nbs/38_sweep_plan.ipynb #33b8ae16
+# %% ../nbs/38_sweep_plan.ipynb #432fea6e
 def check_judging(asked: Sweep, cells: list[Cell]) -> int:     # images of an evaluation; 0: none
     "`ValueError` for what no evaluation could do, for every data set of the sweep."
     if asked.judge is False: return 0
@@ -95,7 +96,8 @@ def check_judging(asked: Sweep, cells: list[Cell]) -> int:     # images of an ev
     firsts = {c.arm: c.config for c in cells}.values()
     sources = {json.dumps(source, sort_keys=True): source for source in map(real_source, firsts)}
     for source in sources.values(): check_comparison(source, **how)
-    return max(check_n(asked.judging.get('n'), source) for source in sources.values())
+    try: return max(check_n(asked.judging.get('n'), source) for source in sources.values())
+    except ValueError as e: raise ValueError(f"judge: {e}") from None
 
 # %% ../nbs/38_sweep_plan.ipynb #2b6ae411
 @dataclass
