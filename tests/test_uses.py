@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, papermill
 
 FAR = '''
+from xar_lab.callbacks import CALLBACKS
 from xar_lab.context import CONTEXTS, register_context
 from xar_lab.heads import TokenMLP, register_head
 from xar_lab.latents import PixelCodec, register_codec
@@ -171,3 +172,7 @@ print(Path(ran).exists())
         "was trained with codec 'pixels' and layout 'token' of evil, which is not" in line for line in refused)
     assert "unknown layout 'near'" in left_out and recipe.startswith("unknown recipe 'worst'; known: mar, paper")
     assert (no, still_no, never, yes) == ('False', 'False', 'False', 'True'), lines      # the last: it would be seen
+
+
+def test_callbacks_of_the_library_are_known_to_other_processes():
+    CALLBACKS.must_travel('tracker')
