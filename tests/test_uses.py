@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import ROOT, papermill
 
+from xar_lab.callbacks import CALLBACKS
+
 FAR = '''
 from xar_lab.callbacks import CALLBACKS
 from xar_lab.context import CONTEXTS, register_context
