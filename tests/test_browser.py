@@ -238,7 +238,7 @@ def test_a_training_is_watched_and_stopped(chromium, lab):
         if path() != before: break
     assert path() != before and 'of 6000' in view.locator('.xar-said').inner_text()
     view.get_by_role('button', name='Stop').click()          # while the cell runs
-    view.get_by_text('with a checkpoint; run the cell again to go on').wait_for(timeout=60_000)
+    view.get_by_text('with a checkpoint; run the cell again to go on').wait_for(timeout=180_000)
     for _ in range(100):
         page.wait_for_timeout(200)
         done = list((folder / 'runs' / 'watched' / 'checkpoints').glob('step_*'))
