@@ -7,15 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import ROOT, papermill
 
 from xar_lab.sweep import results
 from xar_lab.sweep_plan import Sweep
 
-ROOT = Path(__file__).parent.parent
 QUICK = dict(steps=12, batch_size=8, log_every=4, save_every=3, sampler='euler', sample_steps=1, layout='image')
 ELSEWHERE = ['train_seconds', 'sampling_seconds', 'images_per_s', 'folder']      # what no result depends on
 
@@ -81,27 +80,20 @@ def test_two_sweeps_by_submitit_and_a_cell_that_fails(tmp_path):
     assert first.fd_pixels.notna().tolist() == [True, False]
 
 
-def papermill(*words):
-    program = str(Path(sys.executable).parent / 'papermill')
-    return subprocess.run([program, 'nbs/sweep.ipynb', '/dev/null', '--engine', 'xar_lab', '--no-progress-bar', *words],
-                          cwd=ROOT, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
-
-
-@pytest.mark.parametrize('words, said', [
-    (['-y', 'grid: {layuot: [cell]}'], 'ValueError: grid: unknown parameter layuot; known: '),
-    (['-y', f"{{grid: {{seed: {[*range(1_000)]}}}, judge: false}}"], '1,000 runs, 0 evaluations: about '),
+@pytest.mark.parametrize('given, said', [
+    (dict(grid=dict(layuot=['cell'])), 'ValueError: grid: unknown parameter layuot; known: '),
+    (dict(grid=dict(seed=[*range(1_000)]), judge=False), '1,000 runs, 0 evaluations: about '),
 ])
-def test_bad_grids_end_in_one_line(words, said, tmp_path):
-    done = papermill('-p', 'runs_dir', str(tmp_path), *words)
+def test_bad_grids_end_in_one_line(given, said, tmp_path):
+    done = papermill('sweep', tmp_path / 'out.ipynb', runs_dir=tmp_path / 'runs', **given)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode and last.startswith('ValueError: ') and said in last, done.stderr[-2000:]
-    assert [*tmp_path.iterdir()] == []
+    assert not (tmp_path / 'runs').exists()
 
 
 def test_by_papermill(tmp_path):
-    base = json.dumps(QUICK)
-    done = papermill('-p', 'runs_dir', str(tmp_path), '-p', 'name', 'mine', '-y', f'base: {base}',
-                     '-y', 'grid: {context: [random, clean], seed: [0]}', '-y', 'judge: {n: 50, extractor: pixels}')
+    done = papermill('sweep', tmp_path / 'out.ipynb', runs_dir=tmp_path, name='mine', base=QUICK,
+                     grid=dict(context=['random', 'clean'], seed=[0]), judge=dict(n=50, extractor='pixels'))
     assert done.returncode == 0, done.stderr[-2000:]
     table = results(tmp_path / 'mine')
     assert set(table.state) == {'done'} and len(table) == 2

@@ -6,7 +6,7 @@
 __all__ = ['WARM', 'EQUAL', 'LIBRARIES', 'ArmCost', 'measure_arm', 'fair_steps', 'Overhead', 'measure_overhead', 'SweepCost',
            'some_of', 'sweep_cost', 'runs_at_once']
 
-# %% ../nbs/38_budget.ipynb #92c3fbe4
+# %% ../nbs/38_budget.ipynb #c5f298f0
 import dataclasses
 import statistics
 import subprocess
@@ -18,9 +18,10 @@ import torch
 
 from .build import sampling_of
 from .cells import Cell
-from .checks import shown
+from .checks import one_of
 from .config import TrainConfig
 from .core import duration, size
+from .cost import many
 from .data import as_given, examples_of, labels_of
 from .evaluation import measure
 from .features import open_real
@@ -29,7 +30,7 @@ from .samples import draw_samples
 from .state import place
 from .training import batches, prepare, take_step
 
-# %% ../nbs/38_budget.ipynb #3c89bb62
+# %% ../nbs/38_budget.ipynb #141b7e86
 @dataclass(frozen=True)
 class ArmCost:
     "What an arm takes on this machine."
@@ -39,11 +40,6 @@ class ArmCost:
     step_flops: float
     memory_bytes: int        # of a run, without the libraries' own
     disk_bytes: int          # of a run's checkpoints
-    parameters: int
-
-    def run_seconds(self, steps: int, images: int) -> float:
-        "One run: training, and drawing the images of its evaluations."
-        return self.start_seconds + steps * self.step_seconds + images * self.image_seconds
 
 # %% ../nbs/38_budget.ipynb #ef172d27
 WARM = 2      # steps before a measurement
@@ -61,7 +57,7 @@ def _timed_steps(run, steps: int) -> list[float]:
         if len(seconds) == steps: break
     return seconds
 
-# %% ../nbs/38_budget.ipynb #25cf69dd
+# %% ../nbs/38_budget.ipynb #051467e3
 def measure_arm(
     config: TrainConfig,      # resolved
     steps: int = 8,           # that are timed
@@ -83,10 +79,10 @@ def measure_arm(
     return ArmCost(
         start_seconds=start, step_seconds=statistics.median(seconds[WARM:]), image_seconds=drawn['seconds'] / images,
         step_flops=cost['flops_per_image'] * config.batch_size, memory_bytes=cost['memory_bytes'],
-        disk_bytes=kept * 8 * (cost['parameters'] + cost['trained']), parameters=cost['parameters'])
+        disk_bytes=kept * 8 * (cost['parameters'] + cost['trained']))
 
-# %% ../nbs/38_budget.ipynb #2a45301c
-EQUAL = dict(steps='as configured', time='equal seconds of training on this machine', flops='equal FLOPs of training')
+# %% ../nbs/38_budget.ipynb #e0ce860b
+EQUAL = 'steps', 'time', 'flops'       # of a run: as configured, seconds of training on this machine, FLOPs of training
 
 def fair_steps(
     steps: dict[str, int],            # arm -> steps as configured
@@ -95,7 +91,7 @@ def fair_steps(
     budget: float | None = None,      # seconds or FLOPs of a run; None: what the first arm takes
 ) -> dict[str, int]:                  # arm -> steps, at least one
     "How many steps each arm gets. `ValueError` for an unknown word."
-    if equal not in EQUAL: raise ValueError(f"equal must be one of {', '.join(EQUAL)}, got {shown(equal)}")
+    one_of(*EQUAL)('equal', equal)
     if equal == 'steps':
         if budget is not None: raise ValueError("a budget is for equal time or flops: for steps, set steps itself")
         return steps
@@ -126,7 +122,7 @@ def measure_overhead(
     measure(shown, labels_of(real)[torch.arange(images) % len(real)], source, progress=False, **comparison)
     return Overhead(ready, time.perf_counter() - started)
 
-# %% ../nbs/38_budget.ipynb #4883cfcd
+# %% ../nbs/38_budget.ipynb #a9bcfa41
 @dataclass(frozen=True)
 class SweepCost:
     "What a sweep takes here."
@@ -137,17 +133,15 @@ class SweepCost:
     at_once: int
 
     def __str__(self):
-        work = f"{_many(self.runs, 'run')}, {_many(self.evaluations, 'evaluation')}"
+        work = f"{many(self.runs, 'run')}, {many(self.evaluations, 'evaluation')}"
         return f'{work}: about {duration(self.seconds)} here, {self.at_once} at once, and {size(self.bytes)} on disk'
-
-def _many(count: int, noun: str) -> str: return f'{count:,} {noun}' + 's' * (count != 1)
 
 def some_of(items: list, most: int) -> list:
     "At most so many of them, evenly chosen, the first and last among them."
     if len(items) <= most: return items
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
 
-# %% ../nbs/38_budget.ipynb #cff09a84
+# %% ../nbs/38_budget.ipynb #b7df8cb7
 def sweep_cost(
     cells: list[Cell],
     costs: dict[str, ArmCost],    # arm -> what it takes; those that are missing take what the others take on average
@@ -160,9 +154,10 @@ def sweep_cost(
     usual, runs = ArmCost(**mean), {cell.run: cell for cell in cells}
     judged = len(cells) * bool(images)
     overhead = len(runs) * around.process_seconds + judged * around.judge_seconds
-    seconds = sum(costs.get(c.arm, usual).run_seconds(c.config.steps, 0) for c in runs.values())
+    of_runs = [(costs.get(c.arm, usual), c.config.steps or 0) for c in runs.values()]
+    seconds = sum(cost.start_seconds + steps * cost.step_seconds for cost, steps in of_runs)
     seconds += sum(costs.get(c.arm, usual).image_seconds * images for c in cells)
-    disk = sum(costs.get(c.arm, usual).disk_bytes for c in runs.values())
+    disk = sum(cost.disk_bytes for cost, _ in of_runs)
     return SweepCost(len(runs), judged, (seconds + overhead) / min(at_once, len(runs)), int(disk), at_once)
 
 # %% ../nbs/38_budget.ipynb #cf857783

@@ -6,12 +6,13 @@
 __all__ = ['MOST_CELLS', 'LONGEST_NAME', 'SAMPLING', 'spread', 'varied', 'names_of', 'in_words', 'name_of', 'folder_name', 'Cell',
            'arm_of', 'cells_of']
 
-# %% ../nbs/36_cells.ipynb #4620f61b
+# %% ../nbs/36_cells.ipynb #ca7fe8fd
 import itertools
 import json
 import math
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 
 from .build import sampling_of
 from .checks import LONGEST, NAME, OPTIONS, is_writable_text, shown
@@ -70,12 +71,11 @@ def name_of(
 
 def _folder_of(values: dict, names: list[str]) -> str: return name_of(values, names, '{}={}', '_')
 
-# %% ../nbs/36_cells.ipynb #9e857443
+# %% ../nbs/36_cells.ipynb #3653a760
 LONGEST_NAME = 80         # characters of a run's name before it is cut
 
 def folder_name(text: str) -> str:
     "A text as the name of a folder: letters, digits and '-', '=', '.', '×' only."
-    from hashlib import sha256
     name = re.sub(r'[^\w.=×-]+', '-', text).strip('-._')
     if len(name) <= LONGEST_NAME and name: return name
     return f'{name[:LONGEST_NAME - 9]}-{sha256(text.encode()).hexdigest()[:8]}'.strip('-')
@@ -101,7 +101,7 @@ class Cell:
         "What the evaluation asks for, as arguments of `evaluate`."
         return sampling_of(self.asked)
 
-# %% ../nbs/36_cells.ipynb #6bde7396
+# %% ../nbs/36_cells.ipynb #94a08135
 def arm_of(
     values: dict,         # of a cell
     names: dict,          # as of `names_of` its sweep
@@ -123,11 +123,11 @@ def _names_on_disk(values: dict, names: dict, seed: int) -> tuple[str, str]:
 
 def _cell(values: dict, base: dict, names: dict, runs_dir: str, more: dict) -> Cell:
     arm, given = arm_of(values, names), {k: v for k, v in values.items() if k != 'arm'}
+    draws = _halves(values, names)[1]
     asked = base | more.get(arm, {}) | given
     name, evaluation = _names_on_disk(values, names, asked.get('seed', 0))
     asked |= dict(name=name, runs_dir=runs_dir)
-    own = {k: v for k, v in asked.items() if k not in _halves(values, names)[1]}
-    own |= {k: base[k] for k in base if k not in own}
+    own = {k: v for k, v in asked.items() if k not in draws} | {k: base[k] for k in draws if k in base}
     config = resolve(TrainConfig.from_dict(own))
     return Cell(arm, config, evaluation, config if own == asked else resolve(TrainConfig.from_dict(asked)), values)
 

@@ -6,7 +6,7 @@
 __all__ = ['LEVEL', 'ROUNDING', 'CORRECTIONS', 'POWER', 'summary', 'compare', 'detectable', 'seeds_needed', 'deviation_of',
            'power_in_words', 'against_paper']
 
-# %% ../nbs/37_comparison.ipynb #9c7d346f
+# %% ../nbs/37_comparison.ipynb #11291f0e
 import math
 from bisect import bisect_left
 from itertools import combinations
@@ -14,8 +14,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 from .checks import POSITIVE, Check, is_number, one_of, shown, whole
 
@@ -85,7 +83,7 @@ def _at(where: np.ndarray, values: np.ndarray) -> np.ndarray:
     out[where] = values
     return out
 
-# %% ../nbs/37_comparison.ipynb #a3e73305
+# %% ../nbs/37_comparison.ipynb #23399bca
 CORRECTIONS = ('holm', 'bonferroni', 'fdr_bh', 'none')
 
 def _pairs(arms: pd.Index, against) -> np.ndarray:
@@ -97,6 +95,7 @@ def _pairs(arms: pd.Index, against) -> np.ndarray:
 
 def _corrected(p: np.ndarray, correction: str) -> np.ndarray:
     "p values for many comparisons."
+    from statsmodels.stats.multitest import multipletests  # here, for it takes a second to import
     return p if correction == 'none' or not len(p) else np.asarray(multipletests(p, method=correction)[1])
 
 def _verdicts(table: pd.DataFrame, level: float) -> np.ndarray:
@@ -131,11 +130,12 @@ def compare(
     table.attrs.update(metric=metric, level=level, correction=correction, comparisons=int(tested.sum()))
     return table
 
-# %% ../nbs/37_comparison.ipynb #468ef0e0
+# %% ../nbs/37_comparison.ipynb #f07127c0
 POWER = Check('a number from 0.5 to below 1', lambda v: is_number(v) and .5 <= v < 1)
 
 def _share_seen(difference: float, seeds: int, comparisons: int, level: float) -> float:
     "Share of sweeps in which a difference, in deviations, gets the right verdict."
+    from statsmodels.stats.power import TTestPower  # here, for it takes a second to import
     return float(TTestPower().power(difference, seeds, (1 - level) / comparisons / 2, alternative='larger'))
 
 def detectable(

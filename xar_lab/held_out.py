@@ -22,7 +22,7 @@ from .data import SkipBadItems, as_given
 from .loss import batch_losses, draw
 from .state import load_run
 
-# %% ../nbs/32_held_out.ipynb #852c0b5a
+# %% ../nbs/32_held_out.ipynb #41ae3c0e
 @dataclass(frozen=True)
 class HeldOut:
     "A loss on held-out images."
@@ -35,10 +35,9 @@ def held_out_parts(
     batch_size: int,
     seed: int,
     uses: Sequence[str] | None = None,   # as of `load_run`
-    checkpoint: str | None = None,       # name of one; None: the newest that is not damaged
 ) -> Parts:
     "What a run was trained with, on its test split, with its averaged weights and nothing dropped."
-    model, codec, config = load_run(run, checkpoint=checkpoint, uses=uses)
+    model, codec, config = load_run(run, uses=uses)
     config = dataclasses.replace(config, batch_size=batch_size, seed=seed, label_dropout=0., flip=False)
     dataset, context = open_dataset(config, 'test'), context_of(config)
     for condition in model.given.values(): condition.dropout = 0.

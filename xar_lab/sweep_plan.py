@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DECIDES', 'NEVER', 'MEASURED', 'Sweep', 'check_sweep', 'check_judging', 'Plan', 'make_plan', 'sum_of', 'check_agreed']
 
-# %% ../nbs/38_sweep_plan.ipynb #8c0de28c
+# %% ../nbs/38_sweep_plan.ipynb #ba1bcc6c
 import json
 import os
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from .budget import EQUAL, ArmCost, SweepCost, fair_steps, measure_arm, measure_overhead, runs_at_once
+from .budget import EQUAL, ArmCost, Overhead, SweepCost, fair_steps, measure_arm, measure_overhead
 
 # isort: split
-from .budget import some_of, sweep_cost
+from .budget import runs_at_once, some_of, sweep_cost
 from .build import REGISTRIES, check_names
 from .cells import Cell, cells_of, spread
 from .checks import FLAG, FOLDER, NAME, OPTIONS, POSITIVE, TEXT, one_of, shown, whole
@@ -56,11 +56,11 @@ class Sweep:
 
 DECIDES = 'grid base equal budget search search_seeds metric judge held_out'.split()      # a sweep's numbers
 
-# %% ../nbs/38_sweep_plan.ipynb #03b65650
+# %% ../nbs/38_sweep_plan.ipynb #b391027f
 def check_sweep(asked: Sweep):
     "`ValueError` for the first thing that cannot be."
     checks = dict(name=NAME, runs_dir=FOLDER, equal=one_of(*EQUAL), ask_hours=POSITIVE, ask_runs=whole(1), agreed=FLAG,
-                  metric=NAME, launcher=TEXT, launcher_options=OPTIONS)
+                  metric=NAME, launcher=TEXT, launcher_options=OPTIONS, base=OPTIONS)
     for name, check in checks.items(): check(name, getattr(asked, name))
     whole(0)('held_out', asked.held_out)
     if asked.budget is not None: POSITIVE('budget', asked.budget)
@@ -99,7 +99,7 @@ def check_judging(asked: Sweep, cells: list[Cell]) -> int:     # images of an ev
     try: return max(check_n(asked.judging.get('n'), source) for source in sources.values())
     except ValueError as e: raise ValueError(f"judge: {e}") from None
 
-# %% ../nbs/38_sweep_plan.ipynb #2b6ae411
+# %% ../nbs/38_sweep_plan.ipynb #c3d24acd
 @dataclass
 class Plan:
     "The cells of a sweep, and what they take."
@@ -107,6 +107,7 @@ class Plan:
     costs: dict[str, ArmCost]       # arm -> what it takes, of those that were measured
     cost: SweepCost
     images: int                     # of an evaluation
+    around: Overhead                # of every run and evaluation
 
     def runs(self) -> list[str]: return [*dict.fromkeys(cell.run for cell in self.cells)]
 
@@ -119,23 +120,23 @@ def _threads(asked: Sweep) -> int: return max(1, (os.cpu_count() or 1) // (asked
 
 def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict[str, ArmCost]:
     first, before, costs = {c.arm: c for c in reversed(cells)}, torch.get_num_threads(), {}
-    arms = [arm for arm in dict.fromkeys(c.arm for c in cells)]
     torch.set_num_threads(before if torch.cuda.is_available() else _threads(asked))
     try:
-        for arm in some_of(arms, most):
+        for arm in some_of([*dict.fromkeys(c.arm for c in cells)], most):
             say(f'measuring {arm}')
             try: costs[arm] = measure_arm(first[arm].asked)
             except ValueError as e: raise ValueError(f"arm {arm}: {e}") from None
     finally: torch.set_num_threads(before)
     return costs
 
-# %% ../nbs/38_sweep_plan.ipynb #b46e4c54
+# %% ../nbs/38_sweep_plan.ipynb #91bef4cd
 MEASURED = 8      # arms that stand for all, where steps are equal
 
 def make_plan(
     asked: Sweep,
     known: dict[str, ArmCost] | None = None,   # arms that were measured before
     more: dict | None = None,                  # arm -> what a search chose for it
+    around: Overhead | None = None,            # as an earlier plan measured it
     say: Callable[[str], None] = print,
 ) -> Plan:
     "What a sweep will do, and what that takes. Nothing is written. `ValueError` for all that can be known now."
@@ -148,11 +149,11 @@ def make_plan(
     if asked.equal != 'steps':
         steps = fair_steps({c.arm: c.config.steps or 1 for c in cells}, costs, asked.equal, asked.budget)
         cells = _cells(asked, {arm: (more or {}).get(arm, {}) | dict(steps=n) for arm, n in steps.items()})
-    how, source = _comparing(asked), real_source(cells[0].config) if images else None
-    around = measure_overhead(source, images, **how)
+    source = real_source(cells[0].config) if images else None
+    around = around or measure_overhead(source, images, **_comparing(asked))
     at_once = runs_at_once(max(c.memory_bytes for c in costs.values()), memory_of(device_of(0)),
                            torch.cuda.device_count(), os.cpu_count() or 1, asked.at_once)
-    return Plan(cells, costs, sweep_cost(cells, costs, images, at_once, around), images)
+    return Plan(cells, costs, sweep_cost(cells, costs, images, at_once, around), images, around)
 
 # %% ../nbs/38_sweep_plan.ipynb #040d7f70
 def sum_of(plans: list[Plan]) -> SweepCost:
