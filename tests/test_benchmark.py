@@ -4,6 +4,7 @@ import json
 import pytest
 from conftest import papermill
 
+@pytest.mark.slow
 def test_benchmark(tmp_path):
     done = papermill('studies/benchmark', tmp_path / 'out.ipynb', model='xar_nano', grid=4, rounds=1, steps=2,
                      compile=False, models=['xar_nano'], out=tmp_path / 'numbers.json')

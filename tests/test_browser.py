@@ -59,6 +59,7 @@ def lab(tmp_path_factory):
 def watched(chromium, own):
     "A page of a laptop's size, the errors on its console, and its requests to other hosts."
     page = chromium.new_page(viewport=dict(width=1366, height=768))
+    page.set_default_timeout(PATIENCE)
     errors, foreign = [], []
     page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: errors.append(str(e)))
@@ -96,20 +97,23 @@ def pictures(explorer):
 
 def at_rest(page, explorer):
     "The pictures, once they no longer change: on a slow machine what was done before may still be drawn."
-    found = pictures(explorer)
-    for _ in range(100):
+    found, changed, until = pictures(explorer), 0, time.monotonic() + PATIENCE / 1000
+    while time.monotonic() < until:
         page.wait_for_timeout(500)
         before, found = found, pictures(explorer)
         if found and found == before: return found
-    raise AssertionError('no picture that stays')
+        changed += found != before
+        explorer.scroll_into_view_if_needed()          # what is drawn above it may have moved it away
+    raise AssertionError(f'no picture that stays: {len(found)} now, changed {changed} times; '
+                         f'it shows {explorer.inner_text()[:500]!r}')
 
 
 def changes(page, explorer, act):
     "Do something, and wait until the pictures are others."
     explorer.scroll_into_view_if_needed()
-    before = at_rest(page, explorer)
+    before, until = at_rest(page, explorer), time.monotonic() + PATIENCE / 1000
     act()
-    for _ in range(100):
+    while time.monotonic() < until:
         page.wait_for_timeout(200)
         if (now := pictures(explorer)) and now != before: return before, now
     raise AssertionError('the picture did not change')
@@ -327,5 +331,32 @@ def test_the_documentation_can_be_searched_and_read_in_the_dark(chromium, site):
     dark = page.evaluate('getComputedStyle(document.body).backgroundColor')
     grey = lambda colour: sum(map(int, colour[colour.index('(') + 1:-1].split(',')[:3]))
     assert grey(dark) < 200 < 600 < grey(light)
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
+def test_a_figure_that_comes_late_shows_the_last_state(chromium, lab):
+    "Reading plotly takes three seconds here, longer than a page waits for a widget; the figure changes before and after."
+    address, folder = lab
+    cells = ["import time, plotly.graph_objects as go\n"
+             "from traitlets import Unicode\n"
+             "from xar_lab.widgets import LateFigure\n"
+             "class Slow(LateFigure):\n"
+             "    _plotly = Unicode('await new Promise(done => setTimeout(done, 3000));' + LateFigure._plotly.default_value"
+             ").tag(sync=True)\n"
+             "shown = Slow(go.Figure(go.Scatter(y=[1, 2])))\n"
+             "shown",
+             "time.sleep(.5); shown.add_scatter(y=[3, 4]); shown.add_scatter(y=[5, 6]); shown.layout.title.text = 'early'",
+             "time.sleep(6); shown.add_scatter(y=[7, 8]); shown.layout.xaxis.title.text = 'late'"]
+    cell = dict(cell_type='code', metadata={}, outputs=[], execution_count=None)
+    kernel = dict(name='python3', display_name='Python 3', language='python')
+    (folder / 'nbs' / 'late.ipynb').write_text(json.dumps(dict(
+        cells=[cell | dict(id=f'cell{n}', source=source) for n, source in enumerate(cells)],
+        metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+    page, errors, foreign = watched(chromium, address)
+    run_all(page, address, 'late.ipynb')
+    page.locator('.xtitle', has_text='late').wait_for()
+    assert page.locator('.gtitle').text_content() == 'early'
+    assert page.locator('.scatterlayer path.js-line').count() == 4
     assert not errors and not foreign, (errors, foreign)
     page.close()

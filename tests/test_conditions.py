@@ -63,6 +63,7 @@ def test_grids_and_reports_show_what_was_given(run):
         0, 128, 255}
 
 
+@pytest.mark.slow
 def test_two_processes_draw_for_the_same_items(run, place):
     numbers = [0, 1]
     for processes in (1, 2):

@@ -88,6 +88,7 @@ def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
                                                  'class_accuracy'] > .97
 
 
+@pytest.mark.slow
 def test_fewer_evaluations(run, tmp_path):
     "Front, test and choice; what is drawn is kept, and drawn again for other weights."
     folder, options = tmp_path / 'f', dict(n=40, seeds=2, resamplings=20, rounds=1, margin=50, compile=False,

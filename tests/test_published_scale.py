@@ -81,6 +81,7 @@ def cache(place):
     return place / 'cache'
 
 
+@pytest.mark.slow
 def test_a_killed_cache_is_finished_and_whole(place, cache):
     from xar_lab.cache import CachedLatents, verify_cache
     manifest = CachedLatents(cache).manifest
@@ -116,6 +117,7 @@ def test_a_run_on_cached_latents(run, cache, place):
         / 'eval').exists()
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_gives_the_same_report(run, place):
     from xar_lab.data import load_dataset
     from xar_lab.evaluation import find_features

@@ -75,6 +75,7 @@ def test_papermill_on_two_processes(tmp_path):
     assert '2 devices × 16 at once' in ''.join(printed(tmp_path / '2.ipynb'))
 
 
+@pytest.mark.slow
 def test_two_processes_in_pieces_killed_and_resumed(tmp_path):
     values = dict(steps=18, save_every=6, micro_batch=4, dropout=.1)
     assert run([*torchrun(2), *job(tmp_path, 'whole', **values)[-1:]]).returncode == 0
@@ -88,6 +89,7 @@ def test_two_processes_in_pieces_killed_and_resumed(tmp_path):
         assert same(weights(tmp_path / 'whole', name), weights(tmp_path / 'broken', name)), name
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_the_same_run(tmp_path):
     "FSDP beside copies of the model: gradients, losses, checkpoints; resumed, and read by one process."
     values = dict(steps=4, save_every=1, keep=4, micro_batch=8, dropout=.1, sample_every=4)
@@ -113,6 +115,7 @@ def test_a_sharded_run_is_the_same_run(tmp_path):
     assert load_run(sharded)[0].pred.weight.equal(ends['ema']['pred.weight'])          # by one process, whole
 
 
+@pytest.mark.slow
 def test_half_of_the_weights_on_two_processes(tmp_path):
     "What a pattern leaves alone does not move, in copies and split; resumed, a split run is the same."
     values = dict(steps=4, save_every=2, keep=4, trainable='decoder|pred|class_emb', log_every=1)

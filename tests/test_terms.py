@@ -112,6 +112,7 @@ def test_gradients_and_first_weights(term):
         assert len(read) == 1 and torch.equal(read[0], seen)                        # as training mirrors them
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_terms(tmp_path, term):
     one = trained(tmp_path / 'runs', 'one', term, micro_batch=8)
     config = dict(QUICK, name='two', runs_dir=str(tmp_path / 'runs'), uses=[term],
