@@ -336,18 +336,26 @@ def test_the_documentation_can_be_searched_and_read_in_the_dark(chromium, site):
 
 
 def test_a_figure_that_comes_late_shows_the_last_state(chromium, lab):
-    "Reading plotly takes three seconds here, longer than a page waits for a widget; the figure changes before and after."
+    "Reading plotly takes three seconds, longer than a page waits for a widget; the figure changes before and after."
     address, folder = lab
-    cells = ["import time, plotly.graph_objects as go\n"
-             "from traitlets import Unicode\n"
-             "from xar_lab.widgets import LateFigure\n"
-             "class Slow(LateFigure):\n"
-             "    _plotly = Unicode('await new Promise(done => setTimeout(done, 3000));' + LateFigure._plotly.default_value"
-             ").tag(sync=True)\n"
-             "shown = Slow(go.Figure(go.Scatter(y=[1, 2])))\n"
-             "shown",
-             "time.sleep(.5); shown.add_scatter(y=[3, 4]); shown.add_scatter(y=[5, 6]); shown.layout.title.text = 'early'",
-             "time.sleep(6); shown.add_scatter(y=[7, 8]); shown.layout.xaxis.title.text = 'late'"]
+    cells = ["""
+import time
+import plotly.graph_objects as go
+from traitlets import Unicode
+from xar_lab.widgets import LateFigure
+wait = 'await new Promise(done => setTimeout(done, 3000));'
+class Slow(LateFigure): _plotly = Unicode(wait + LateFigure._plotly.default_value).tag(sync=True)
+shown = Slow(go.Figure(go.Scatter(y=[1, 2])))
+shown""", """
+time.sleep(.5)
+shown.add_scatter(y=[3, 4])
+shown.add_scatter(y=[5, 6])
+shown.layout.title.text = 'early'
+""", """
+time.sleep(6)
+shown.add_scatter(y=[7, 8])
+shown.layout.xaxis.title.text = 'late'
+"""]
     cell = dict(cell_type='code', metadata={}, outputs=[], execution_count=None)
     kernel = dict(name='python3', display_name='Python 3', language='python')
     (folder / 'nbs' / 'late.ipynb').write_text(json.dumps(dict(
