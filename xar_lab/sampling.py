@@ -113,7 +113,7 @@ def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-# %% ../nbs/08_sampling.ipynb #e26e0519
+# %% ../nbs/08_sampling.ipynb #05774850
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
@@ -161,7 +161,7 @@ class Drawing:
     def tell(self, n: int, x: Tensor):
         "The entity of step n is finished: these are its tokens [B, n, C]."
         self._write(self.order[n], x)
-        self.reader.tell(n, self.order[n], x, last=n + 1 == len(self.order))
+        self.reader.tell(n, self.order[n], x.to(self.tokens.dtype), last=n + 1 == len(self.order))
 
     def back(self, n: int):
         "Step n, and all after it, are to be drawn again."
