@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['MOST_POSITIONS', 'ORDERS', 'LAYOUTS', 'ORDER', 'AXES', 'Layout', 'as_grid', 'whole_numbers', 'Entities',
-           'check_partition', 'EntityLayout', 'ReorderedLayout', 'only_flat', 'register_layout', 'make_layout',
+           'check_partition', 'EntityLayout', 'ReorderedLayout', 'only_flat', 'Order', 'register_layout', 'make_layout',
            'no_size', 'positions', 'token_layout', 'image_layout', 'cell_layout', 'subsample_layout']
 
-# %% ../nbs/01_entities.ipynb #0602c13b
+# %% ../nbs/01_entities.ipynb #0ca65c86
 import json
 import math
 import operator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from .checks import TEXT, Named, shown, whole
+from .checks import TEXT, Named, is_whole, shown, whole
 from .core import Registry, moved
 
 # %% ../nbs/01_entities.ipynb #8a84d306
@@ -211,9 +212,24 @@ ORDERS = dict(                                                       # name -> (
     random=_shuffled,
 )
 
-# %% ../nbs/01_entities.ipynb #62693b31
+# %% ../nbs/01_entities.ipynb #bc7a37bc
 LAYOUTS = Registry('layout', also='xar_lab.layouts')
-ORDER = Named('order', TEXT.ok, lambda: ORDERS)
+
+@dataclass(frozen=True)
+class Order(Named):
+    "The name of an order, or a list of the entities themselves."
+    def __call__(self, name: str, value):
+        if not self.ok(value):
+            raise ValueError(f"{name} must be the name of an order, or a list of entities, got {shown(value)}")
+        if isinstance(value, str): super().__call__(name, value)
+
+    def of(self, value: str | list[int], layout: EntityLayout, seed: int) -> list[int]:
+        "The entities of a layout, first to last. `ValueError` unless each is there once."
+        order = ORDERS[value](layout, seed) if isinstance(value, str) else value
+        if sorted(order) == list(range(layout.n_entities)): return order
+        raise ValueError(f"order must have each entity from 0 to {layout.n_entities - 1} once, got {shown(value)}")
+
+ORDER = Order('order', lambda v: TEXT.ok(v) or isinstance(v, list) and all(map(is_whole, v)), lambda: ORDERS)
 
 def register_layout(
     kind: str,          # new name for `make_layout`
@@ -237,13 +253,13 @@ def _checked(kind: str, grid: tuple, layout) -> EntityLayout:
     raise ValueError(f"layout {kind!r}: coords must be [{layout.n_tokens}, {len(grid)}] on a grid of "
                      f"{'×'.join(map(str, grid))}, got {list(layout.coords.shape)}")
 
-# %% ../nbs/01_entities.ipynb #4e23f1c7
+# %% ../nbs/01_entities.ipynb #0288f9ac
 def make_layout(
     kind: str,               # 'token' | 'cell' | 'subsample' | 'scale' | 'image' | a registered one
     grid: int | tuple,       # side, (rows, columns) or (frames, rows, columns) of the latents
     size=None,             # cell: side, or one per axis; subsample: distance; scale: list of sides; None: the default
     *,
-    order: str = 'raster',   # order of the entities: 'raster' (the kind's own) | 'reverse' | 'spiral' | 'random'
+    order: str | list = 'raster',   # 'raster' (the kind's own) | 'reverse' | 'spiral' | 'random' | the entities
     seed: int = 0,           # seed of the order 'random'
     **options,               # further options of the kind
 ) -> EntityLayout:
@@ -256,7 +272,7 @@ def make_layout(
     ORDER('order', order)
     whole(0)('seed', seed)
     layout = _checked(kind, grid, _made(kind, grid, size, options))
-    if order != 'raster': layout = ReorderedLayout(layout, ORDERS[order](layout, seed))
+    if order != 'raster': layout = ReorderedLayout(layout, ORDER.of(order, layout, seed))
     layout.spec = spec
     return layout
 

@@ -33,7 +33,7 @@ def same_views(
     own = facts(name)
     return [other for other in CONTEXTS.ready() if other != name and facts(other) == own]
 
-# %% ../nbs/46_entity_explorer.ipynb #7ccd6ae6
+# %% ../nbs/46_entity_explorer.ipynb #6b662b3e
 class _Choice:
     "The controls of one layout, and the panel they describe."
 
@@ -41,7 +41,9 @@ class _Choice:
         self.owner, self.known, self.start = owner, {}, spec
         self.kind = menu('layout', LAYOUTS.ready(grid=owner.grid, size=None), spec['kind'])
         self.size = size_field(spec.get('size'))
-        self.order = menu('order', ORDERS, spec.get('order', 'raster'), '140px')
+        order = spec.get('order', 'raster')
+        others = [] if isinstance(order, str) else [('as given', order)]
+        self.order = menu('order', [(name, name) for name in ORDERS] + others, order, '140px')
         self.context = menu('view of', CONTEXTS.ready(), context, '180px')
         self.kind.observe(self._default_size, 'value')
         self.play = w.Play(min=0, interval=500, show_repeat=False, layout=w.Layout(width='auto'))

@@ -37,7 +37,7 @@ SAMPLER, LAYOUT, CONTEXT, HEAD, BLOCK, FLOW, TIME, CODEC, DATA, OPTIMIZER = (
 def choices(registry) -> str: return ' | '.join(map(repr, registry)) + ' | a registered one'
 RECIPE, OF_FLOW, DATASET, FIFTH = "the recipe's", "the flow's", "the data set's", 'a fifth of the run'   # of None
 
-# %% ../nbs/20_parameters.ipynb #63764b12
+# %% ../nbs/20_parameters.ipynb #91fc495b
 @dataclass
 class _WhatToLearn:
     "what to learn"
@@ -56,8 +56,9 @@ class _WhatToLearn:
     codec_options: dict = setting({}, options('name'), 'further options of the codec')
     layout: str = setting(None, LAYOUT, 'entity: ' + choices(LAYOUTS), RECIPE, otherwise='cell')
     size: int | list | None = setting(None, ANYTHING, 'size of an entity', RECIPE, "the layout's (half the grid)")
-    order: str = setting(
-        None, ORDER, "order of the entities: 'raster' | 'reverse' | 'spiral' | 'random'", RECIPE, otherwise='raster')
+    order: str | list = setting(
+        None, ORDER, "order of the entities: 'raster' | 'reverse' | 'spiral' | 'random', or a list of them", RECIPE,
+        otherwise='raster')
     layout_options: dict = setting({}, options('kind', 'grid', 'size', 'order'), 'further options of the layout')
     context: str = setting(
         None, CONTEXT, 'sees others: ' + choices(CONTEXTS), RECIPE, OF_FLOW, otherwise='random')

@@ -238,7 +238,7 @@ def best_of(
              for arm, of in tried.items()}
     return {arm: json.loads(min(of, key=lambda values: of[values])) for arm, of in means.items() if of}
 
-# %% ../nbs/39_sweeps.ipynb #10033080
+# %% ../nbs/39_sweeps.ipynb #8ec91fc9
 SECONDS, SHARE = 5., .1      # between two tables for whoever follows a sweep; of the time, what reading them may take
 
 def _run(asked: Sweep, plan: Plan, follow: Callable | None):
@@ -258,7 +258,8 @@ def _run(asked: Sweep, plan: Plan, follow: Callable | None):
             failed.add(run)
             if not _error_of(folder, run): _no_reason(folder, run, status)
         def tell(running):
-            bar.set_postfix_str(f'{len(running)} running' + f', {len(failed)} failed' * bool(failed))
+            words = f'{len(running)} running' + f', {len(failed)} failed' * bool(failed)
+            if words != bar.postfix: bar.set_postfix_str(words)
             began = time.monotonic()
             if not follow or running and began < due[0]: return
             follow(table_of(folder))
