@@ -6,7 +6,7 @@
 __all__ = ['FEWEST_RESAMPLINGS', 'MOST_RESAMPLINGS', 'SAMPLES_PER_FEATURE', 'MEASURED_WITH', 'COMPARED_BY', 'reference_images',
            'check_comparison', 'measure', 'evaluate_samples', 'check_n', 'evaluate']
 
-# %% ../nbs/33_evaluation.ipynb #4c02f574
+# %% ../nbs/33_evaluation.ipynb #4804236c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from .build import sampling_of
 from .checks import PATH, is_whole, shown, whole
 from .config import TrainConfig, resolve
 from .context import Context
-from .core import device_of, moved
+from .core import device_of, moved, sha256
 from .data import examples_of, labels_of
 from .distances import COPY_QUANTILE, DRAWN_SHARE, KID_SEED, KID_SUBSETS, PRC_NEIGHBORHOOD, canonical_order
 
@@ -37,6 +37,7 @@ from .features import RealImages, accuracy, check_classes, check_extractor, extr
 from .features import load_classifier, name_of, open_real, open_splits, real_source
 from .flow import LinearFlow
 from .model import XAR
+from .remembered import remembered
 from .reports import EvalReport, check_replaceable, store_report
 from .runs import evaluation_folder, run_path
 from .sample_files import read_samples
@@ -86,7 +87,7 @@ def check_comparison(
                          f"{shown(resamplings)}: fewer do not show how the floor scatters")
     return check_extractor(extractor or extractor_for(name_of(dataset)), extractor_weights, extractor_sha256)
 
-# %% ../nbs/33_evaluation.ipynb #b3a271a4
+# %% ../nbs/33_evaluation.ipynb #278598bb
 @dataclass
 class _Comparison:
     "The real images that samples are compared with, and what is known of them."
@@ -97,13 +98,19 @@ class _Comparison:
     see: Callable[[Tensor], dict[str, Tensor]]      # from uint8 images to their features
 
     def __post_init__(self):
-        real, judge = self.real, f'{self.real.dataset}_cnn'
+        real, judge = self.real, extractor_files().get(f'{self.real.dataset}_cnn')
         chosen = draw_like(real.train_labels, self.labels, self.n, self.seed, 'reference')
         self.reference = real.train_images[chosen]
-        self.reference_features, self.held_out_features = self.see(self.reference), self.see(real.test_images)
-        self.held_out_distance = nearest(real.test_images, real.train_images)[0]
+        self.reference_features = self.see(self.reference)
+        images = dict(train_images=real.train_images, test_images=real.test_images)
+        self.held_out_distance = remembered(
+            'nearest', images, lambda: dict(distance=nearest(real.test_images, real.train_images)[0]))['distance']
         self.copy_threshold = self.held_out_distance.quantile(COPY_QUANTILE)
-        self.judge = load_classifier(extractor_files()[judge]) if judge in extractor_files() else None
+        self.judge = judge and load_classifier(judge)
+        counts = self.n if self.labels is None else self.labels.bincount().tolist()
+        self.facts = images | self.reference_features | dict(       # so that another extractor is another judge
+            train_labels=real.train_labels, test_labels=real.test_labels, counts=counts, seed=self.seed,
+            judge=judge and sha256(judge))
 
     def numbers(self, images, features, distance, labels) -> dict[str, float]:
         "Of images: their features, distances to the nearest training images, and classes that they should show."
@@ -116,13 +123,20 @@ class _Comparison:
 
     def floors(self, resamplings, share, progress) -> dict[str, dict[str, float]]:
         "Mean and deviation of the same numbers of held-out images, drawn like the samples."
-        real, draws = self.real, []
-        for k in tqdm(range(resamplings), desc='floor', unit='draw', disable=not progress, mininterval=2):
+        def made():
+            draws = self._draws(tqdm(range(resamplings), 'floor', unit='draw', disable=not progress, mininterval=2))
+            return {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in draws[0]}
+        found = remembered('floors', self.facts | dict(resamplings=resamplings), made)
+        return {name: mean_and_sd(values.tolist(), share) for name, values in found.items()}
+
+    def _draws(self, which) -> list[dict[str, float]]:
+        real, held_out, draws = self.real, self.see(self.real.test_images), []
+        for k in which:
             chosen = draw_like(real.test_labels, self.labels, self.n, self.seed, 'held out', k)
-            features = {name: found[chosen] for name, found in self.held_out_features.items()}
+            features = {name: found[chosen] for name, found in held_out.items()}
             draws.append(self.numbers(real.test_images[chosen], features, self.held_out_distance[chosen],
                                       real.test_labels[chosen]))
-        return {name: mean_and_sd([draw[name] for draw in draws], share) for name in draws[0]}
+        return draws
 
 # %% ../nbs/33_evaluation.ipynb #31e9212e
 SAMPLES_PER_FEATURE = 10     # fewer bias the Fréchet distance noticeably
@@ -145,7 +159,7 @@ def _settings(extractor, weights_hash, against, resamplings) -> dict:
         kid_subset_size=kid_subset_size(against.n), kid_seed=KID_SEED, prc_neighborhood=PRC_NEIGHBORHOOD,
         copy_threshold=float(against.copy_threshold))
 
-# %% ../nbs/33_evaluation.ipynb #5478c765
+# %% ../nbs/33_evaluation.ipynb #2968835d
 MEASURED_WITH = ('xar_lab', 'torch', 'torch-fidelity', 'scikit-learn', 'numpy')     # packages whose versions are kept
 
 def _measure(images, labels, real, see, resamplings, seed, progress) -> tuple[dict, dict, _Comparison, list[str]]:
@@ -156,7 +170,8 @@ def _measure(images, labels, real, see, resamplings, seed, progress) -> tuple[di
     against = _Comparison(real, labels, len(images), seed, see)
     found = see(images)
     metrics = against.numbers(images, found, nearest(images, real.train_images)[0], labels)
-    floors = {k: v for k, v in against.floors(resamplings, share, progress).items() if k in metrics}
+    floors = against.floors(resamplings, share, progress)
+    floors = {k: floors[k] for k in metrics if k in floors}
     covariance = found['features'].T.cov()
     rank, size = int(np.linalg.matrix_rank(covariance.numpy())), len(covariance)
     metrics |= dict(fd_over_floor=metrics['fd'] / floors['fd']['mean'], covariance_rank=rank, features=size)
@@ -164,7 +179,7 @@ def _measure(images, labels, real, see, resamplings, seed, progress) -> tuple[di
         metrics['class_accuracy_real'] = accuracy(against.judge, real.test_images, real.test_labels)
     return metrics, floors, against, _notes(len(images), given, rank, size)
 
-# %% ../nbs/33_evaluation.ipynb #e7722e32
+# %% ../nbs/33_evaluation.ipynb #8052c000
 def measure(
     images: Tensor,                        # uint8[n, c, h, w]
     labels: Tensor | None,                 # Long[n]: classes that they should show
