@@ -87,7 +87,7 @@ def check_comparison(
                          f"{shown(resamplings)}: fewer do not show how the floor scatters")
     return check_extractor(extractor or extractor_for(name_of(dataset)), extractor_weights, extractor_sha256)
 
-# %% ../nbs/33_evaluation.ipynb #278598bb
+# %% ../nbs/33_evaluation.ipynb #e4b351a8
 @dataclass
 class _Comparison:
     "The real images that samples are compared with, and what is known of them."
@@ -129,6 +129,13 @@ class _Comparison:
         found = remembered('floors', self.facts | dict(resamplings=resamplings), made)
         return {name: mean_and_sd(values.tolist(), share) for name, values in found.items()}
 
+    def real_accuracy(self, judge) -> float:
+        "Class accuracy of all held-out images."
+        def made(): return dict(accuracy=torch.tensor(accuracy(judge, *held_out), dtype=torch.float64))
+        held_out = self.real.test_images, self.real.test_labels
+        return remembered('accuracy', dict(zip(('images', 'labels'), held_out), judge=self.facts['judge']), made)[
+            'accuracy'].item()
+
     def _draws(self, which) -> list[dict[str, float]]:
         real, held_out, draws = self.real, self.see(self.real.test_images), []
         for k in which:
@@ -159,7 +166,7 @@ def _settings(extractor, weights_hash, against, resamplings) -> dict:
         kid_subset_size=kid_subset_size(against.n), kid_seed=KID_SEED, prc_neighborhood=PRC_NEIGHBORHOOD,
         copy_threshold=float(against.copy_threshold))
 
-# %% ../nbs/33_evaluation.ipynb #2968835d
+# %% ../nbs/33_evaluation.ipynb #b903d71d
 MEASURED_WITH = ('xar_lab', 'torch', 'torch-fidelity', 'scikit-learn', 'numpy')     # packages whose versions are kept
 
 def _measure(images, labels, real, see, resamplings, seed, progress) -> tuple[dict, dict, _Comparison, list[str]]:
@@ -175,8 +182,7 @@ def _measure(images, labels, real, see, resamplings, seed, progress) -> tuple[di
     covariance = found['features'].T.cov()
     rank, size = int(np.linalg.matrix_rank(covariance.numpy())), len(covariance)
     metrics |= dict(fd_over_floor=metrics['fd'] / floors['fd']['mean'], covariance_rank=rank, features=size)
-    if against.judge is not None:
-        metrics['class_accuracy_real'] = accuracy(against.judge, real.test_images, real.test_labels)
+    if against.judge is not None: metrics['class_accuracy_real'] = against.real_accuracy(against.judge)
     return metrics, floors, against, _notes(len(images), given, rank, size)
 
 # %% ../nbs/33_evaluation.ipynb #8052c000
