@@ -238,7 +238,7 @@ def best_of(
              for arm, of in tried.items()}
     return {arm: json.loads(min(of, key=lambda values: of[values])) for arm, of in means.items() if of}
 
-# %% ../nbs/39_sweeps.ipynb #8ec91fc9
+# %% ../nbs/39_sweeps.ipynb #ee1c07c9
 SECONDS, SHARE = 5., .1      # between two tables for whoever follows a sweep; of the time, what reading them may take
 
 def _run(asked: Sweep, plan: Plan, follow: Callable | None):
@@ -250,7 +250,8 @@ def _run(asked: Sweep, plan: Plan, follow: Callable | None):
         return start_job(command, slot, folder / 'logs' / f'{run}.txt')
     due = [0.]                                                 # when the next table is told
     count = len(plan.runs())
-    with tqdm(total=count, initial=count - len(todo), desc=f'sweep {asked.name}', unit='run') as bar:
+    with tqdm(total=count, initial=count - len(todo), desc=f'sweep {asked.name}', unit='run', miniters=0,
+              mininterval=SECONDS) as bar:
         def ended(run, status):
             bar.update()
             due[0] = 0.
@@ -259,7 +260,8 @@ def _run(asked: Sweep, plan: Plan, follow: Callable | None):
             if not _error_of(folder, run): _no_reason(folder, run, status)
         def tell(running):
             words = f'{len(running)} running' + f', {len(failed)} failed' * bool(failed)
-            if words != bar.postfix: bar.set_postfix_str(words)
+            bar.set_postfix_str(words, refresh=words != bar.postfix)
+            bar.update(0)
             began = time.monotonic()
             if not follow or running and began < due[0]: return
             follow(table_of(folder))
