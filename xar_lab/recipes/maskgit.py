@@ -7,10 +7,9 @@ __all__ = []
 
 # %% ../../nbs/recipes/maskgit.ipynb #00000003
 from ..uses import register_recipe
+from .llamagen import llamagen
 
 # %% ../../nbs/recipes/maskgit.ipynb #00000008
-register_recipe('maskgit', lambda dataset: dict(
-    layout='token', context='masked', context_options=dict(steps=8, ask='all'), head='logits', flow='codes',
-    flow_options=dict(label_smoothing=.1), codec='vq', codec_options=dict(codes=64), sampler='categorical',
-    sampler_options=dict(top_p=.9), guidance=1.5, guidance_schedule='constant', uses=['xar_lab.recipes.mar']) | (
-    dict(steps=1200, dropout=.1) if dataset == 'digits' else {}))
+register_recipe('maskgit', lambda dataset: llamagen(dataset) | dict(
+    context='masked', context_options=dict(steps=8, ask='all'), flow_options=dict(label_smoothing=.1),
+    uses=['xar_lab.recipes.mar']))

@@ -13,6 +13,7 @@ from ..context import Context, register_context
 from ..entities import EntityLayout, no_size, only_flat, register_layout
 from ..heads import LogitsHead, register_head
 from ..uses import register_recipe
+from .llamagen import llamagen
 
 # %% ../../nbs/recipes/nar.ipynb #00000006
 class Diagonals(EntityLayout):
@@ -77,7 +78,5 @@ class AxesHead(LogitsHead):
 register_head('axes', AxesHead)
 
 # %% ../../nbs/recipes/nar.ipynb #0000000e
-register_recipe('nar', lambda dataset: dict(
-    layout='diagonals', context='left_neighbour', head='axes', flow='codes', codec='vq', codec_options=dict(codes=64),
-    sampler='categorical', sampler_options=dict(top_p=.9), guidance=1.5, guidance_schedule='constant') | (
-    dict(steps=1200, dropout=.1) if dataset == 'digits' else {}))
+register_recipe('nar', lambda dataset: llamagen(dataset) | dict(
+    layout='diagonals', context='left_neighbour', head='axes'))

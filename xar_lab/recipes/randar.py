@@ -11,6 +11,7 @@ import torch
 from ..checks import whole
 from ..context import AnyOrderContext, register_context, shuffled, tokens_of
 from ..uses import register_recipe
+from .llamagen import llamagen
 
 # %% ../../nbs/recipes/randar.ipynb #00000006
 class RandomSets(AnyOrderContext):
@@ -27,7 +28,4 @@ class RandomSets(AnyOrderContext):
 register_context('random_sets', RandomSets)
 
 # %% ../../nbs/recipes/randar.ipynb #00000009
-register_recipe('randar', lambda dataset: dict(
-    layout='token', context='random_sets', flow='codes', head='logits', codec='vq', codec_options=dict(codes=64),
-    sampler='categorical', sampler_options=dict(top_p=.9), guidance=1.5, guidance_schedule='constant') | (
-    dict(steps=1200, dropout=.1) if dataset == 'digits' else {}))
+register_recipe('randar', lambda dataset: llamagen(dataset) | dict(context='random_sets'))
