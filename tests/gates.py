@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LINE, CELL, CLASS, MODULE = 120, 30, 80, 400  # characters of a line, lines of an exported cell, of a class, of a module
 TRAINING = 250                                    # lines of a module of the training part
+RECIPE = 50                                       # lines of a recipe, imports, comments and blank lines apart
 
 
 def notebooks(name=''):
@@ -77,6 +78,17 @@ def imports_of(tree):
             yield (node.module or '').removeprefix('xar_lab').removeprefix('.'), [alias.name for alias in node.names]
 
 
+def own_lines(text):
+    "Lines of a module besides imports, its docstring and __all__, comments and blank lines."
+    lines, taken = text.split('\n'), []
+    for node in ast.parse(text).body:
+        listed = isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '__all__'
+        if listed or isinstance(node, (ast.Import, ast.ImportFrom)): continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): continue
+        taken += lines[node.lineno - 1:node.end_lineno]
+    return sum(bool(line.strip()) and not line.strip().startswith('#') for line in taken)
+
+
 def faults_of_module(module, known):
     "Imports from a higher number, private names of another module, and too many lines."
     text = file_of(module).read_text()
@@ -85,6 +97,8 @@ def faults_of_module(module, known):
             yield f'{known[module]} imports from {known[other]}, a later room'
         private = [name for name in names if name.startswith('_')]
         if private: yield f"xar_lab/{module}.py imports {', '.join(private)} of {other}, which is private there"
+    if module.startswith('recipes.') and (own := own_lines(text)) > RECIPE:
+        yield f'{file_of(module).relative_to(ROOT)} has {own} lines besides imports, at most {RECIPE}'
     count, most = text.count('\n'), TRAINING if known.get(module, '').startswith('2') else MODULE
     if count > most: yield f'{file_of(module).relative_to(ROOT)} has {count} lines, at most {most}'
 

@@ -172,7 +172,7 @@ print(Path(ran).exists())
     *refused, no, left_out, still_no, recipe, never, _, yes = lines
     assert len(refused) == 10 and all(
         "was trained with codec 'pixels' and layout 'token' of evil, which is not" in line for line in refused)
-    assert "unknown layout 'near'" in left_out and recipe.startswith("unknown recipe 'worst'; known: jit, mar, paper")
+    assert "unknown layout 'near'" in left_out and recipe.startswith("unknown recipe 'worst'; known: acdit, ")
     assert (no, still_no, never, yes) == ('False', 'False', 'False', 'True'), lines      # the last: it would be seen
 
 

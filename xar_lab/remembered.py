@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIBRARIES', 'code_hash', 'hash_of', 'remembered']
 
-# %% ../nbs/32_remembered.ipynb #1cc08d3a
+# %% ../nbs/32_remembered.ipynb #ada5ad34
 import hashlib
 import json
 from collections.abc import Callable
