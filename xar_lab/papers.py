@@ -161,12 +161,13 @@ def _check_claims(card: dict, where: str):
     unknown = sorted(set(card.get('sampling', {})) - set(known))
     if unknown: raise ValueError(f"{where}: sampling: unknown argument {', '.join(unknown)}; known: {', '.join(known)}")
 
-# %% ../nbs/34_papers.ipynb #c0e627cc
+# %% ../nbs/34_papers.ipynb #ced36c4b
 CARD_COLUMNS = {k: k for k in ('paper', 'entity', 'order', 'context', 'objective', 'acceleration', 'headline')} | dict(
     here='here, and what is missing')
 
 def _card_row(folder: str, card: dict, papers: str) -> dict:
     made = f" (with {', '.join(f'`{r}`' for r in card['registers'])} registered)" if 'registers' in card else ''
+    if recipe := card.get('config', {}).get('recipe'): made = f', recipe `{recipe}`'
     return {**card, 'paper': f"[{card['name']}]({papers}/{folder}/README.md)",
             'here': f"**{card['expressible']}**{made}. {card['missing']}".strip(),
             'headline': card['headline'] + (f" ({card['source']})" if card['source'] else '')}
