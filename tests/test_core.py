@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from xar_lab.blocks import Attention, XARConfig, register_block
+import xar_lab.recipes.axial
+import xar_lab.recipes.mvar  # noqa: F401, both for their blocks
+from xar_lab.blocks import XARConfig
 from xar_lab.context import CONTEXTS, AnyOrderContext, Context, check_query, make_context
 from xar_lab.entities import make_layout
 from xar_lab.flow import CodesFlow, make_flow
@@ -52,44 +53,9 @@ class Near(Context):
         return torch.cat([torch.zeros_like(t), t], 1)
 
 
-class LinearAttention(nn.Module):
-    "A block from outside with a state of its own: sums of φ(k) [v, 1]ᵀ over the tokens of each group."
-    def __init__(self, config, layout, index):
-        super().__init__()
-        self.heads, self.dim = config.heads, config.head_dim
-        self.qkv, self.proj = nn.Linear(config.width, 3 * config.width), nn.Linear(config.width, config.width)
-
-    def new_state(self, batch, sizes, **where):
-        return torch.zeros(batch, len(sizes), self.heads, self.dim, self.dim + 1, **where),
-
-    def forward(self, x, places, past=None):
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.dim)).unbind(2)                    # [B, S, heads, dim]
-        q, k, v = F.elu(q) + 1, F.elu(k) + 1, F.pad(v, (0, 1), value=1.)
-        parts = zip(*(y.split(places.read, 1) for y in (k, v)))
-        sums = torch.stack([torch.einsum('bshd,bshe->bhde', *part) for part in parts], 1)
-        if past is not None: sums = past.with_groups(0, sums, 1)
-        seen = (places.sees.to(x) @ sums.flatten(2)).unflatten(2, sums.shape[2:])                    # [B, Q, …]
-        parts = zip(q.split(places.read, 1), seen.unbind(1))
-        out = torch.cat([torch.einsum('bshd,bhde->bshe', *part) for part in parts], 1)
-        return self.proj((out[..., :-1] / out[..., -1:]).flatten(2))
-
-
-class Axial(Attention):
-    "A block from outside with a mask of its own: the same row in even blocks, the same column in odd ones."
-    def __init__(self, config, layout, index):
-        super().__init__(config)
-        self.axis = index % 2
-
-    def forward(self, x, places, past=None):
-        line = places.coords[:, self.axis].to(x.device)
-        return super().forward(x, places.only(line[-x.shape[1]:, None] == line), past)
-
-
-register_block('linear_attention', LinearAttention)
-register_block('axial', Axial)
 register_head('two_blocks', TwoBlocks)
 CONTEXTS.register('near', Near)
-EVERY = sorted({*CONTEXTS} | {'masked'})
+EVERY = sorted({*CONTEXTS} - {'next_scale'} | {'masked'})              # next_scale is for residual maps alone
 APART = {name for name in HEADS if getattr(HEADS[name], 'apart', False)}
 
 

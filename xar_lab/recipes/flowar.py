@@ -13,6 +13,7 @@ from torch import nn
 from ..blocks import TimeEmbedding, rms
 from ..heads import register_head
 from ..uses import register_recipe
+from .var import var
 
 # %% ../../nbs/recipes/flowar.ipynb #0000000a
 class _Layer(nn.Module):
@@ -53,5 +54,5 @@ register_head('flow', FlowHead)
 
 # %% ../../nbs/recipes/flowar.ipynb #0000000e
 register_recipe('flowar', lambda dataset: dict(
-    layout='scale', context='next_scale', head='flow', sampler='euler', sample_steps=25,
-    uses=['xar_lab.recipes.var']) | (dict(steps=900) if dataset == 'digits' else {}))
+    layout='scale', context=var(dataset)['context'], head='flow', sampler='euler', sample_steps=25) | (
+    dict(steps=900) if dataset == 'digits' else {}))

@@ -11,7 +11,7 @@ import math
 import torch
 
 from ..checks import whole
-from ..context import RereadReader, register_context, tokens_of
+from ..context import register_context, tokens_of
 from ..entities import EntityLayout, register_layout
 from ..layouts import ScaleLayout
 from ..uses import register_recipe
@@ -63,8 +63,6 @@ class PivotContext(MaskedContext):
         ends = lambda n, k: [n - math.floor(n * math.cos(math.pi / 2 * i / k)) for i in range(k)] + [n]
         cuts = ends(p, self.pivot_steps) + [p + end for end in ends(layout.n_entities - p, self.steps)][1:]
         return [tokens_of(layout, order[:, a:b]) for a, b in zip(cuts, cuts[1:]) if b > a]
-
-    def reader(self, model, hints, batch): return RereadReader(self, model, hints, batch)
 
 register_context('pivots', PivotContext)
 

@@ -8,8 +8,8 @@ __all__ = []
 # %% ../../nbs/recipes/maskgit.ipynb #00000003
 from ..uses import register_recipe
 from .llamagen import llamagen
+from .mar import mar
 
 # %% ../../nbs/recipes/maskgit.ipynb #00000008
 register_recipe('maskgit', lambda dataset: llamagen(dataset) | dict(
-    context='masked', context_options=dict(steps=8, ask='all'), flow_options=dict(label_smoothing=.1),
-    uses=['xar_lab.recipes.mar']))
+    context=mar(dataset)['context'], context_options=dict(steps=8, ask='all'), flow_options=dict(label_smoothing=.1)))

@@ -23,11 +23,11 @@ class Diagonals(EntityLayout):
         only_flat("layout 'diagonals'", grid)
         no_size('diagonals', size)
         (h, w), count = grid, grid[0] + grid[1] - 1
-        self.rows = torch.arange(h).repeat(count)
-        self.columns = torch.arange(count).repeat_interleave(h) - self.rows
+        self.rows = torch.arange(h, device='cpu').repeat(count)
+        self.columns = torch.arange(count, device='cpu').repeat_interleave(h) - self.rows
         self.real = (self.columns >= 0) & (self.columns < w)
         self.at = self.rows[self.real], self.columns[self.real]
-        super().__init__('diagonals', grid, [torch.arange(h)] * count)
+        super().__init__('diagonals', grid, [torch.arange(h, device='cpu')] * count)
 
     @property
     def coords(self): return torch.stack([self.rows, self.columns], 1).float()

@@ -20,7 +20,8 @@ from .var import NextScale, ResidualLayout, var
 # %% ../../nbs/recipes/nfig.ipynb #00000006
 @cache
 def _between(n: int, s: int):      # float32[s, n]: from n samples to s, by their common frequencies
-    transform = lambda m: torch.cos(math.pi / m * (torch.arange(m) + .5) * torch.arange(m)[:, None]) * (2 / m) ** .5
+    at = lambda m: torch.arange(m, device='cpu')
+    transform = lambda m: torch.cos(math.pi / m * (at(m) + .5) * at(m)[:, None]) * (2 / m) ** .5
     ours, theirs = transform(s), transform(n)
     ours[0], theirs[0] = ours[0] / 2 ** .5, theirs[0] / 2 ** .5
     return (s / n) ** .5 * ours[:min(n, s)].T @ theirs[:min(n, s)]

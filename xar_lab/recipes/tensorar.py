@@ -23,10 +23,11 @@ class Windows(EntityLayout):
         if not 1 <= stride <= size <= count or (count - size) % stride:
             raise ValueError(f"layout 'windows': windows of {size}, each {stride} after the last, do not end with the "
                              f"{count} tokens of the grid")
-        starts = torch.arange(0, count - size + 1, stride)
-        super().__init__('windows', grid, list(starts[:, None] + torch.arange(size)))
+        starts = torch.arange(0, count - size + 1, stride, device='cpu')
+        super().__init__('windows', grid, list(starts[:, None] + torch.arange(size, device='cpu')))
         where = torch.cat(self.parts)
-        self.last = torch.zeros(count, dtype=torch.long).scatter_reduce(0, where, torch.arange(len(where)), 'amax')
+        last, place = (torch.arange(n, device='cpu') for n in (count, len(where)))
+        self.last = last.zero_().scatter_reduce(0, where, place, 'amax')
 
     def split(self, latents): return super().split(latents)                      # overridden: this is no partition
 
