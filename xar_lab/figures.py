@@ -25,14 +25,15 @@ from .core import moved
 from .entities import EntityLayout
 from .images import data_uri, to_uint8
 
-# %% ../nbs/40_figures.ipynb #d13d72db
+# %% ../nbs/40_figures.ipynb #e8a89515
 def is_partition(
     layout: EntityLayout,
 ) -> bool:
     "Whether every token has its own place on the grid, and every place is taken."
     whole = layout.coords.round().long()
     taken = len(whole) == math.prod(layout.grid) == len(whole.unique(dim=0))
-    return taken and torch.equal(whole.float(), layout.coords)
+    inside = bool(((whole >= 0) & (whole < torch.tensor(layout.grid))).all())
+    return taken and inside and torch.equal(whole.float(), layout.coords)
 
 # %% ../nbs/40_figures.ipynb #03b75a4f
 @dataclass
@@ -53,9 +54,9 @@ class Picture:
     @property
     def bottom(self) -> float: return self.y + self.height
 
-# %% ../nbs/40_figures.ipynb #6f783fb6
+# %% ../nbs/40_figures.ipynb #18be1355
 def _pictures(layout, n, tokens, show) -> list[Picture]:
-    "The tokens of entity n as one or more full rasters; else at their places on an empty grid."
+    "The tokens of entity n as one or more full rasters; else at their places on an empty grid, as large as they need."
     coords = layout.coords[layout.slices[n]]
     axes = [axis.unique() for axis in coords.T]
     sides = [len(axis) for axis in axes]
@@ -64,8 +65,10 @@ def _pictures(layout, n, tokens, show) -> list[Picture]:
         scale = max(1., max(layout.grid[-2:]) / 4 / max(sides[-2:]))           # a single token can still be seen
         return [p for part in tokens.split(math.prod(sides))
                 for p in _frames(show(part.T.reshape(1, -1, *sides)), torch.full(sides, n), scale)]
-    place = tuple(coords.round().long().T)
-    latents, entity = torch.zeros(1, tokens.shape[1], *layout.grid), torch.full(layout.grid, -1)
+    place = coords.round().long()
+    place = place - place.amin(0).clamp(max=0)
+    sides = place.amax(0).add(1).maximum(torch.tensor(layout.grid)).tolist()
+    latents, entity, place = torch.zeros(1, tokens.shape[1], *sides), torch.full(sides, -1), tuple(place.T)
     latents[0][:, *place], entity[place] = tokens.T, n
     return _frames(show(latents), entity)
 
