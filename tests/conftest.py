@@ -25,6 +25,23 @@ def papermill(notebook, output, **parameters):
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
+def refused(notebook, **parameters):
+    "What a run notebook says to bad input: its cells with these parameters, in this process, which saves the imports."
+    from execnb.shell import CaptureShell
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+    filled = parameterize_notebook(load_notebook_node(str(ROOT / 'nbs' / f'{notebook}.ipynb')), parameters)
+    shell, before = CaptureShell(), Path.cwd()
+    try:
+        os.chdir(ROOT)
+        for cell in filled.cells:
+            if cell.cell_type != 'code': continue
+            shell.run(cell.source)
+            if shell.exc: return f'{type(shell.exc).__name__}: {shell.exc}'
+    finally: os.chdir(before)
+    raise AssertionError(f'{notebook} took {parameters}')
+
+
 def printed(notebook):
     "What the cells of an executed notebook printed."
     return [''.join(o['text']) for c in json.loads(notebook.read_text())['cells'] for o in c.get('outputs', [])

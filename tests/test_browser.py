@@ -271,6 +271,7 @@ def site(tmp_path_factory):
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_the_documentation_is_whole_and_alive(chromium, site):
     address, folder = site
     page, errors, foreign = watched(chromium, address)
@@ -317,6 +318,7 @@ def test_the_documentation_is_whole_and_alive(chromium, site):
     page.close()
 
 
+@pytest.mark.slow
 def test_the_documentation_can_be_searched_and_read_in_the_dark(chromium, site):
     address, _ = site
     page, errors, foreign = watched(chromium, address)

@@ -25,6 +25,7 @@ def images(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_colour_from_folder_to_film(images, tmp_path):
     done = papermill('train', tmp_path / 'train.ipynb', dataset='folder', dataset_options=dict(root=str(images)),
                      patch=4, steps=80, lr=3e-3, sample_steps=8, eval_samples=30, name='colour', runs_dir=tmp_path)

@@ -44,6 +44,7 @@ def on_a_terminal(command, environment):
     return process.wait(), said.decode(errors='replace').replace('\r\n', '\n')
 
 
+@pytest.mark.slow
 def test_without_the_cache_it_plans_and_says_how_to_make_it(environment, new_in_runs):
     started = time.perf_counter()
     status, said = on_a_terminal(['papermill', 'nbs/train.ipynb', '-p', 'model', 'xar_l'], environment)

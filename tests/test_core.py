@@ -23,6 +23,7 @@ CHANNELS, IMAGES = 3, 2
 MORE = dict(size=dict(kind='vector', shape=[2]), edges=dict(kind='map', shape=[1, 4, 4]),
             words=dict(kind='prefix', shape=[3, 5]))                        # given beside the class
 LAYOUTS = {'scale': {}, 'antidiagonal': {}, 'cell': dict(size=2)}          # two of unequal sizes, one of equal ones
+TRIED_ON = ['scale', 'cell', pytest.param('antidiagonal', marks=pytest.mark.slow)]
 
 
 class TwoBlocks(nn.Module):
@@ -123,7 +124,7 @@ def in_parallel(parts, tokens, n, where, known, x, t, labels):
     return taken(found, where)
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('layout', TRIED_ON)
 @pytest.mark.parametrize('context, head, block', TRIED)
 @torch.no_grad()
 def test_generation_reads_what_training_read(context, head, block, layout):
@@ -147,7 +148,7 @@ def test_generation_reads_what_training_read(context, head, block, layout):
         known.scatter_(1, layout.entity_ids[where].expand(IMAGES, -1), True)
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('layout', TRIED_ON)
 @pytest.mark.parametrize('context, head, block', TRIED)
 @torch.no_grad()
 def test_nothing_leaks_in_training(context, head, block, layout):

@@ -22,6 +22,7 @@ def test_the_data_set(need):
     assert data.class_names[int(load_dataset('fashion_mnist').labels[0])] == 'ankle boot'
 
 
+@pytest.mark.slow
 def test_it_trains_and_samples_are_written_at_their_own_size(need, tmp_path):
     need(any(f.is_dir() for f in SYSTEM_FOLDERS), 'Fashion-MNIST is not installed: apt install dataset-fashion-mnist')
     run = train(TrainConfig(model='xar_tiny', runs_dir=str(tmp_path), name='f', steps=2, batch_size=4, sample_steps=2,

@@ -18,6 +18,7 @@ def ended(*words):
 QUICK = 'layout,flow,codec,network,steps,generate,classifier,statistics,samples (files)'
 
 
+@pytest.mark.slow
 def test_a_sample_of_bad_input(): ended(100, 0, '--only', QUICK)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 
 from xar_lab.checkpoints import read_tensors
@@ -26,6 +27,7 @@ def steps_logged(run):
     return [json.loads(l)['step'] for l in lines if l.endswith('}')]
 
 
+@pytest.mark.slow
 def test_three_kills_change_nothing(tmp_path):
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
     process = start(whole)

@@ -151,6 +151,7 @@ def test_import_is_cheap_and_quiet(tmp_path):
     assert int(done.stdout) <= 3 and not done.stderr and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_every_module_imports_alone_without_output(tmp_path):
     "Each in a process of its own, which starts with torch loaded, to save time."
     names = [path.stem for path in (ROOT / 'xar_lab').glob('[a-z]*.py')]

@@ -18,7 +18,7 @@ from conftest import BIN, fill, papermill, printed
 from xar_lab.checkpoints import read_tensors
 from xar_lab.launch import free_port
 from xar_lab.runs import checkpoints, list_runs, read_lines, read_meta
-from xar_lab.training import load_run
+from xar_lab.training import TrainConfig, load_run, train
 
 CONFIG = dict(batch_size=32, log_every=1, sample_steps=1, sample_every=1000, precision='float32', lr=1e-3)
 
@@ -58,6 +58,7 @@ def begin(command):
                             stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
+@pytest.mark.slow
 def test_papermill_on_two_processes(tmp_path):
     """Weights equal across processes is what each checkpoint of the run insists on;
     a single process gives the same losses."""
@@ -149,6 +150,7 @@ def test_two_machines(tmp_path):
     assert len(losses[0]) == 10 and (losses[0] - losses[1]).abs().max() < 1e-3 * losses[1].max()
 
 
+@pytest.mark.slow
 def test_a_scheduler_ends_the_job_and_a_second_one_is_kept_out(tmp_path):
     process = begin(job(tmp_path, 'long', steps=3000, save_every=3000))
     wait_for(lambda: read_lines(tmp_path / 'long' / 'metrics.jsonl'), process, 'the first step')
@@ -163,21 +165,23 @@ def test_a_scheduler_ends_the_job_and_a_second_one_is_kept_out(tmp_path):
     assert row['state'] == 'stopped' and row['step'] == len(read_lines(tmp_path / 'long' / 'metrics.jsonl'))
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path):
-    assert run(job(tmp_path, 'run', steps=30, save_every=10)).returncode == 0
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path, capsys):
+    config = TrainConfig(**CONFIG, name='run', runs_dir=str(tmp_path), steps=30, save_every=10)
+    train(config)
     whole = weights(tmp_path / 'run')
     path = checkpoints(tmp_path / 'run')[-1] / 'optimizer.safetensors'
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
-    again = run(job(tmp_path, 'run', steps=30, save_every=10))
-    assert (again.returncode == 0 and 'step_00000030 is damaged (optimizer.safetensors has another hash than when it '
-            'was written): set aside' in again.stdout)
+    train(config)
+    assert ('step_00000030 is damaged (optimizer.safetensors has another hash than when it was written): set aside'
+            in capsys.readouterr().out)
     assert same(whole, weights(tmp_path / 'run')) and [row['step']
                                                        for row in read_lines(tmp_path / 'run'
                                                            / 'metrics.jsonl')] == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_a_killed_loader_is_said(tmp_path):
     process = begin(job(tmp_path, 'run', steps=3000, save_every=5, workers=1))
     wait_for(lambda: len(checkpoints(tmp_path / 'run')) > 1, process, 'the second checkpoint')
@@ -190,6 +194,7 @@ def test_a_killed_loader_is_said(tmp_path):
     assert checkpoints(tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     disk = tmp_path / 'disk'
     disk.mkdir()
@@ -224,7 +229,7 @@ class Evil:
 @pytest.fixture(scope='module')
 def two_steps(tmp_path_factory):
     folder = tmp_path_factory.mktemp('two')
-    assert run(job(folder, 'run', steps=4, save_every=2)).returncode == 0
+    train(TrainConfig(**CONFIG, name='run', runs_dir=str(folder), steps=4, save_every=2))
     shutil.rmtree(folder / 'run' / 'checkpoints' / 'step_00000004')
     return folder
 
@@ -232,7 +237,7 @@ def two_steps(tmp_path_factory):
 @pytest.mark.parametrize('place', ['checkpoints/step_00000002/model.safetensors',
                                    'checkpoints/step_00000002/optimizer.safetensors',
                                    'checkpoints/step_00000002/meta.json', 'config.json'])
-def test_a_crafted_run_folder_runs_no_code(tmp_path, two_steps, place):
+def test_a_crafted_run_folder_runs_no_code(tmp_path, two_steps, place, capsys):
     shutil.copytree(two_steps / 'run', tmp_path / 'run')
     marker, path = tmp_path / 'marker', tmp_path / 'run' / place
     path.write_bytes(pickle.dumps(Evil(marker)))
@@ -243,23 +248,20 @@ def test_a_crafted_run_folder_runs_no_code(tmp_path, two_steps, place):
         facts['files'][path.name] = dict(bytes=path.stat().st_size, sha256=sha256(path))
         meta.write_text(json.dumps(facts))
     config = json.loads((two_steps / 'run' / 'config.json').read_text())['config']
-    (tmp_path / 'c.json').write_text(json.dumps(config | dict(runs_dir=str(tmp_path))))
-    done = run([sys.executable, '-m', 'xar_lab.training', tmp_path / 'c.json'])          # goes on from step 2
-    assert not marker.exists()
-    # set aside; the run begins again
-    if path == meta: assert done.returncode == 0 and 'step_00000002 is damaged' in done.stdout
+    go_on = lambda: train(TrainConfig(**config | dict(runs_dir=str(tmp_path))))          # from step 2
+    if path == meta:                                                                     # set aside; begun again
+        go_on()
+        assert 'step_00000002 is damaged' in capsys.readouterr().out
     else:
-        assert done.returncode == 1 and path.name in done.stderr.splitlines()[-1] and done.stderr.splitlines()[
-            -1].startswith('ValueError: '), done.stderr
+        with pytest.raises(ValueError, match=path.name): go_on()
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize('name', ['../out', 'a/b', '..'])
 def test_a_run_cannot_leave_its_folder(tmp_path, name):
-    path = tmp_path / 'config.json'
-    path.write_text(json.dumps({**CONFIG, 'name': name, 'runs_dir': str(tmp_path / 'runs')}))
-    done = run([sys.executable, '-m', 'xar_lab.training', path])
-    assert done.returncode == 1 and 'name must be the plain name of a folder' in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ['config.json']
+    with pytest.raises(ValueError, match='name must be the plain name of a folder'):
+        train(TrainConfig(**CONFIG, name=name, runs_dir=str(tmp_path / 'runs')))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

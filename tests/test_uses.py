@@ -84,6 +84,7 @@ def test_what_was_used_is_written_down(run):
     assert all(re.fullmatch('[0-9a-f]{64}', kept['sha256']) for kept in uses.values())
 
 
+@pytest.mark.slow
 def test_two_processes_draw_and_a_later_one_loads(run, places, tmp_path):
     "What is installed is found; what is not must be passed, in one line that says so, before other processes start."
     lines = said('''
