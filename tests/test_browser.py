@@ -223,6 +223,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     page.close()
 
 
+@pytest.mark.slow
 def test_a_training_is_watched_and_stopped(chromium, lab):
     address, folder = lab
     notebook = json.loads((folder / 'nbs' / 'train.ipynb').read_text())

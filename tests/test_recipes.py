@@ -28,7 +28,7 @@ def check_same_bits(one, other):
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), f'{name} differs'
 
 
-@pytest.mark.parametrize('recipe', RECIPES)
+@pytest.mark.parametrize('recipe', [pytest.param('var', marks=pytest.mark.slow), 'mar'])
 def test_stopped_and_resumed(recipe, tmp_path):
     values = dict(QUICK, recipe=recipe, runs_dir=str(tmp_path))
     whole = train(TrainConfig(name='whole', **values))

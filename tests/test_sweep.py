@@ -90,12 +90,13 @@ def test_bad_grids_end_in_one_line(given, said, tmp_path):
     assert not (tmp_path / 'runs').exists()
 
 
+@pytest.mark.slow
 def test_by_papermill(tmp_path):
     done = papermill('sweep', tmp_path / 'out.ipynb', runs_dir=tmp_path, name='mine', base=QUICK,
-                     grid=dict(context=['random', 'clean'], seed=[0]), judge=dict(n=50, extractor='pixels'))
+                     grid=dict(context=['random'], seed=[0]), judge=dict(n=50, extractor='pixels'))
     assert done.returncode == 0, done.stderr[-2000:]
     table = results(tmp_path / 'mine')
-    assert set(table.state) == {'done'} and len(table) == 2
+    assert set(table.state) == {'done'} and len(table) == 1
     read = pd.read_csv(tmp_path / 'mine' / 'table.csv')
     assert list(read.fd_pixels) == list(table.fd_pixels)
 

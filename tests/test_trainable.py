@@ -35,7 +35,9 @@ def bytes_of(folder):
     return sum(path.stat().st_size for path in checkpoints(folder)[-1].glob('*.safetensors'))
 
 
-@pytest.mark.parametrize('optimizer', ['adamw', 'muon', 'plain_sgd'])
+MUON = pytest.param('muon', marks=pytest.mark.slow)
+
+@pytest.mark.parametrize('optimizer', ['adamw', MUON, 'plain_sgd'])
 def test_half_of_the_weights_stay(tmp_path, optimizer):
     begun = build(config(tmp_path, 'x', optimizer=optimizer)).model
     first, frozen = {n: p.clone() for n, p in begun.state_dict().items()}, frozen_names(begun)
@@ -55,7 +57,7 @@ def test_half_of_the_weights_stay(tmp_path, optimizer):
     assert load_model(checkpoints(half)[-1] / 'ema.safetensors')
 
 
-@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
+@pytest.mark.parametrize('optimizer', ['adamw', MUON])
 def test_resumed_to_the_bit(tmp_path, optimizer):
     whole = train(config(tmp_path, 'whole', optimizer=optimizer, dropout=.1))
     broken = config(tmp_path, 'broken', optimizer=optimizer, dropout=.1)
