@@ -122,7 +122,7 @@ def measure_overhead(
     measure(shown, labels_of(real)[torch.arange(images) % len(real)], source, progress=False, **comparison)
     return Overhead(ready, time.perf_counter() - started)
 
-# %% ../nbs/38_budget.ipynb #a9bcfa41
+# %% ../nbs/38_budget.ipynb #f9383607
 @dataclass(frozen=True)
 class SweepCost:
     "What a sweep takes here."
@@ -137,8 +137,8 @@ class SweepCost:
         return f'{work}: about {duration(self.seconds)} here, {self.at_once} at once, and {size(self.bytes)} on disk'
 
 def some_of(items: list, most: int) -> list:
-    "At most so many of them, evenly chosen, the first and last among them."
-    if len(items) <= most: return items
+    "At most so many of them, evenly chosen, the first and (of two or more) the last among them."
+    if len(items) <= most or most < 2: return items[:most]
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
 
 # %% ../nbs/38_budget.ipynb #b7df8cb7

@@ -129,8 +129,8 @@ def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict
     finally: torch.set_num_threads(before)
     return costs
 
-# %% ../nbs/38_sweep_plan.ipynb #91bef4cd
-MEASURED = 8      # arms that stand for all, where steps are equal
+# %% ../nbs/38_sweep_plan.ipynb #6007d4b8
+MEASURED = 8      # arms that stand for all, where steps are equal; fewer where some were measured before
 
 def make_plan(
     asked: Sweep,
@@ -144,7 +144,7 @@ def make_plan(
     cells = _cells(asked, more)
     images, new = check_judging(asked, cells), [c for c in cells if c.arm not in (known or {})]
     for cell in {c.arm: c for c in cells}.values(): check_names(cell.config, *REGISTRIES)
-    most = len(new) if asked.equal != 'steps' else MEASURED
+    most = len(new) if asked.equal != 'steps' else max(0, MEASURED - len(known or {}))
     costs = (known or {}) | _measured(asked, new, most, say)
     if asked.equal != 'steps':
         steps = fair_steps({c.arm: c.config.steps or 1 for c in cells}, costs, asked.equal, asked.budget)
