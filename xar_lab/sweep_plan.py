@@ -101,7 +101,7 @@ def check_judging(asked: Sweep, cells: list[Cell]) -> int:     # images of an ev
     try: return max(check_n(asked.judging.get('n'), source) for source in sources.values())
     except ValueError as e: raise ValueError(f"judge: {e}") from None
 
-# %% ../nbs/38_sweep_plan.ipynb #a6589297
+# %% ../nbs/38_sweep_plan.ipynb #6d74fd76
 @dataclass
 class Plan:
     "The cells of a sweep, and what they take."
@@ -118,9 +118,10 @@ NEVER = 10 ** 9       # steps between sample grids: a sweep draws the last one o
 def _cells(asked: Sweep, more: dict | None = None) -> list[Cell]:
     return cells_of(asked.grid, dict(sample_every=NEVER) | asked.base, str(asked.folder), more)
 
+# %% ../nbs/38_sweep_plan.ipynb #60ae78b7
 def _threads(asked: Sweep) -> int: return max(1, (os.cpu_count() or 1) // (asked.at_once or os.cpu_count() or 1))
 
-ROUNDS = 3            # times that arms are measured where their time decides; the fastest counts
+ROUNDS = 3        # times that arms are measured where their time decides; the fastest counts
 
 def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict[str, ArmCost]:
     "Arms in turn, so that whatever else the machine does slows them alike."
