@@ -82,12 +82,12 @@ def remark_on(context: Context, layout: EntityLayout, tokens: Tensor) -> str:   
     if not context.blanks: return ''
     return 'Which groups carry loss is drawn for each image; of those at t = 1 without loss the network reads a blank.'
 
-# %% ../nbs/44_context_explorer.ipynb #d7a1f58e
+# %% ../nbs/44_context_explorer.ipynb #9d217127
 def fitting(layout: EntityLayout, tokens: Tensor) -> dict[str, Context]:    # tokens [N, C]
     "All contexts by name that need no options and fit a layout."
     def fits(context):
-        try: queries_of(context, layout, tokens)
-        except ValueError: return False
+        try: queries_of(context, layout, tokens), context.draw(1, layout, make_flow().times)
+        except (ValueError, AttributeError): return False                 # one for a layout of its own
         return True
     made = {name: make_context(name) for name in CONTEXTS.ready()}
     return {name: context for name, context in made.items() if fits(context)}
