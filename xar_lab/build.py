@@ -7,7 +7,7 @@ __all__ = ['REGISTRIES', 'SAMPLE', 'Parts', 'open_dataset', 'flow_of', 'context_
            'check_names', 'first_images', 'codec_of', 'layout_of', 'conditions_of', 'network_of', 'read_start', 'build',
            'outline']
 
-# %% ../nbs/22_build.ipynb #e2ad52d7
+# %% ../nbs/22_build.ipynb #3e10ba37
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
@@ -171,7 +171,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #52d17d81
+# %% ../nbs/22_build.ipynb #95176b59
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents

@@ -300,19 +300,37 @@ def tokens_of(
     sizes = torch.tensor(layout.sizes, device='cpu')
     return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
-# %% ../nbs/04_context.ipynb #e47be4f3
+# %% ../nbs/04_context.ipynb #6981e8db
+def _tried(context: Context, layout: EntityLayout, call: Callable):
+    "What a part of the context gives. `ValueError` where it fails, whatever it raises."
+    try: return call()
+    except Exception as e:
+        raise ValueError(f"{_name(context)} does not fit layout {layout.kind!r}: {type(e).__name__}: {e}") from None
+
+def _check_draws(
+    context: Context,
+    layout: EntityLayout,
+):
+    "`ValueError` for a context that cannot draw a training step or an order of this layout."
+    gen = torch.Generator().manual_seed(0)
+    def times(shape, generator=None, device=None): return torch.rand(shape, generator=generator, device=device)
+    def randn(shape): return torch.randn(shape, generator=gen, device='cpu')
+    _tried(context, layout, lambda: context.draw(1, layout, times, gen, 'cpu'))
+    _tried(context, layout, lambda: context.order(1, layout, randn))
+
+# %% ../nbs/04_context.ipynb #b51c36ab
 def check_query(
     context: Context,
     layout: EntityLayout,
     channels: int,        # of a token
 ) -> bool:                # whether every entity has a query
-    "`ValueError` for a query that reads tokens that are not known yet, or has another shape than its entity."
+    """`ValueError` for a context that fails with this layout, and for a query that reads tokens that are not known yet,
+    or has another shape than its entity."""
+    _check_draws(context, layout)
     tokens = torch.randn(1, layout.n_tokens, channels, generator=torch.Generator().manual_seed(0), device='cpu')
     given = []
     for n, (where, size) in enumerate(zip(layout.slices, layout.sizes)):
-        try: query = context.query(layout, tokens, n)
-        except Exception as e:
-            raise ValueError(f"{_name(context)} does not fit layout {layout.kind!r}: {type(e).__name__}: {e}") from None
+        query = _tried(context, layout, lambda: context.query(layout, tokens, n))
         given.append(query is not None)
         if query is None: continue
         if list(query.shape) != [1, size, channels]:

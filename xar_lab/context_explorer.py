@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READS', 'training_views', 'queries_of', 'remark_on', 'fitting', 'context_figure', 'ContextExplorer']
 
-# %% ../nbs/44_context_explorer.ipynb #01b91855
+# %% ../nbs/44_context_explorer.ipynb #747ebd19
 import math
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from .context import CONTEXTS, Context, View, make_context
+from .context import CONTEXTS, Context, View, check_query, make_context
 from .entities import LAYOUTS, EntityLayout
 from .figures import BARE, BLUE, FAINT, GREY, STYLE, VERMILION, board, draw_board, draw_numbers
 
@@ -82,12 +82,12 @@ def remark_on(context: Context, layout: EntityLayout, tokens: Tensor) -> str:   
     if not context.blanks: return ''
     return 'Which groups carry loss is drawn for each image; of those at t = 1 without loss the network reads a blank.'
 
-# %% ../nbs/44_context_explorer.ipynb #9d217127
+# %% ../nbs/44_context_explorer.ipynb #455c611c
 def fitting(layout: EntityLayout, tokens: Tensor) -> dict[str, Context]:    # tokens [N, C]
     "All contexts by name that need no options and fit a layout."
     def fits(context):
-        try: queries_of(context, layout, tokens), context.draw(1, layout, make_flow().times)
-        except (ValueError, AttributeError): return False                 # one for a layout of its own
+        try: check_query(context, layout, tokens.shape[1])
+        except ValueError: return False
         return True
     made = {name: make_context(name) for name in CONTEXTS.ready()}
     return {name: context for name, context in made.items() if fits(context)}
