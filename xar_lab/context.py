@@ -224,17 +224,19 @@ def _name(context) -> str:
     known = [name for name, factory in CONTEXTS.items() if factory is type(context)]
     return f'context {(known or [type(context).__name__])[0]!r}'
 
-# %% ../nbs/04_context.ipynb #0d86d488
+# %% ../nbs/04_context.ipynb #50465f6a
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
     per_image, hides = True, False      # hides: whether `looks` shows nobody what is not known: it needs no blank then
+    doubled = False    # whether the view has a known copy of every entity, and after them one of each that is asked
 
     def __init__(self, context: Context, model, hints, batch: int):    # as of `Reader`
         self.model, self.hints, self.batch, self.reads = model, model.hints(hints), batch, 0
         weight, layout = model.z_proj.weight, model.layout
         self.view, self.groups = context.view(layout), layout.entity_ids.to(weight.device)
-        if self.view.entity.tolist() != list(range(layout.n_entities)) or self.view.batches:
-            raise ValueError(f"{_name(context)}: a RereadReader reads every entity once, and its view must say so")
+        if self.view.entity.tolist() != list(range(layout.n_entities)) * (1 + self.doubled) or self.view.batches:
+            raise ValueError(f"{_name(context)}: a RereadReader reads every entity once, or twice if it is `doubled`, "
+                             "and its view must say so")
         if not model.config.blank and (model.pred.apart or not self.hides):
             raise ValueError(f"a {type(self).__name__} needs a model with a blank: XARConfig(blank=True)")
         self.tokens = weight.new_zeros(batch, layout.n_tokens, model.config.in_channels)
@@ -255,6 +257,10 @@ class RereadReader:
         copies = rows // self.batch
         tokens, known, where = (torch.cat([part] * copies) for part in (self.tokens, self.known, where))
         times, blank, groups = 1. - known.float(), ~known, self.groups[where]
+        if self.doubled:
+            where, groups, tokens = where + tokens.shape[1], groups + known.shape[1], torch.cat([tokens, tokens], 1)
+            blank = torch.cat([known & False, known | True], 1)
+            times = blank.float()
         if x is not None:
             tokens = tokens.scatter(1, where[..., None].expand_as(x), x.to(tokens.dtype))
             times, blank = times.scatter(1, groups, t), blank.scatter(1, groups, False)
