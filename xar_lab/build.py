@@ -171,7 +171,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #95176b59
+# %% ../nbs/22_build.ipynb #b03d6110
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -185,9 +185,9 @@ def network_of(
     "Layout, context, view and model of a run. `ValueError` for choices that do not fit together."
     context, layout = context_of(config), layout_of(config, grid, codec)
     sizes = dataclasses.replace(
-        PRESETS[config.model], in_channels=channels, num_classes=num_classes, dropout=config.dropout,
-        attn_dropout=config.attn_dropout, time_steps=config.time_steps or None, init=config.init, head=config.head,
-        head_options=config.head_options, block=config.block, block_options=config.block_options,
+        PRESETS[config.model], **config.model_options, in_channels=channels, num_classes=num_classes, init=config.init,
+        dropout=config.dropout, attn_dropout=config.attn_dropout, time_steps=config.time_steps or None,
+        head=config.head, head_options=config.head_options, block=config.block, block_options=config.block_options,
         out_channels=getattr(flow, 'channels', None), given=given or {})
     with seeded(config.seed, 'init'): apart = make_head(sizes, layout).apart            # tried, and thrown away
     asked_blank = not check_query(context, layout, channels) and apart

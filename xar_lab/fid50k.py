@@ -270,7 +270,11 @@ def _look_at_real(judge: _Judge, subject: _Subject, device: str, batch_size: int
                          f"{extractor} gives {size}")
     return _Standard(statistics, features, size, self_check(statistics, features, own=judge.real.statistics is None))
 
-# %% ../nbs/35_fid50k.ipynb #2b073c66
+# %% ../nbs/35_fid50k.ipynb #3903b586
+def _is_published(source, config) -> bool:
+    "Whether the paper's row for this preset says anything about this network."
+    return source.run is None or config.dataset == 'imagenet' and not config.model_options
+
 def _numbers(judge: _Judge, subject: _Subject, standard: _Standard, cost: dict, metrics: dict, timing: dict) -> dict:
     n, source, config = len(subject.labels), subject.source, subject.config
     official = is_official(judge.extractor, judge.weights_hash)
@@ -281,7 +285,7 @@ def _numbers(judge: _Judge, subject: _Subject, standard: _Standard, cost: dict, 
         labels='equally many of each class, shuffled by the seed', precision=cost['precision'], nfe=cost['nfe'],
         reads=cost['reads'], side=subject.side, reference=_about_reference(judge),
         extractor=dict(name=judge.extractor, sha256=judge.weights_hash, official=official), self_check=standard.checks,
-        paper=published_row(config.model, subject.side) if source.run is None or config.dataset == 'imagenet' else None,
+        paper=published_row(config.model, subject.side) if _is_published(source, config) else None,
         comparison=_about_comparison(judge, n),
         versions={p: version(p) for p in ('xar_lab', 'torch', 'torch-fidelity', 'numpy')},
         notes=_notes(n, standard.size, official), timing=timing)
