@@ -134,7 +134,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     run_all(page, address, 'explore.ipynb')
     page.wait_for_selector('.xar-lab .js-plotly-plot image', state='attached', timeout=PATIENCE)
     first = time.perf_counter() - started
-    page.wait_for_function("document.querySelectorAll('.xar-lab').length == 5", timeout=PATIENCE)
+    page.wait_for_function("document.querySelectorAll('.xar-lab').length == 6", timeout=PATIENCE)
     page.wait_for_function("document.querySelectorAll('.jp-mod-executing, .jp-InputPrompt').length && "
                            "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
                            timeout=PATIENCE)
@@ -143,7 +143,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
               f'{time.perf_counter() - started:.0f} s')
     assert (folder / 'runs' / 'digits-small').is_dir()
     assert not page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').count()
-    entities, contexts, player, curves, rings = (page.locator('.xar-lab').nth(i) for i in range(5))
+    entities, contexts, player, curves, methods, rings = (page.locator('.xar-lab').nth(i) for i in range(6))
 
     changes(page, entities, arrow(entities, 0, 'ArrowRight'))          # the keyboard predicts entity 0
     assert entities.locator('.widget-readout').first.inner_text() == '0'
@@ -202,6 +202,10 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     curves.get_by_text('the same noise, seed 0').wait_for(timeout=PATIENCE)
     curves.locator('img').wait_for()
     assert curves.locator('.ytitle', has_text='gradient_norm').count() and lines() == 1
+    changes(page, methods, arrow(methods, 0, 'ArrowRight'))          # VAR's second map
+    methods.get_by_text('step 2 of 3: asks for 1 entity of 3').wait_for()
+    changes(page, methods, lambda: methods.locator('select').first.select_option('nar'))
+    methods.get_by_text('step 1 of 7: asks for 1 entity of 7').wait_for()
     changes(page, rings, arrow(rings, 0, 'ArrowRight', 2))          # the reader's own layout
 
     entities.locator('input[type=text]').first.fill('5')
@@ -210,7 +214,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     page.set_viewport_size(dict(width=1000, height=768))          # figures follow, and buttons keep their words
     fits = """plot => Math.abs(plot.clientWidth - plot.querySelector('.main-svg').clientWidth) <= 1 &&
                       plot.getBoundingClientRect().right <= innerWidth"""
-    for explorer in (entities, contexts, player, curves, rings):
+    for explorer in (entities, contexts, player, curves, methods, rings):
         plot = explorer.locator('.js-plotly-plot')
         plot.scroll_into_view_if_needed()          # cells out of sight are not laid out
         for _ in range(100):

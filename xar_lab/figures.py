@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FRAMES_IN_A_ROW', 'BLUE', 'VERMILION', 'GREY', 'FAINT', 'BARE', 'STYLE', 'CONFIG', 'is_partition', 'Picture', 'board',
            'group_of', 'sees_entities', 'palette', 'rgb', 'Figure', 'subplots', 'plain', 'tint', 'Panel', 'draw_board',
-           'draw_numbers', 'group_names', 'entity_figure', 'traces', 'animated']
+           'draw_numbers', 'group_names', 'draw_mask', 'entity_figure', 'traces', 'animated']
 
 # %% ../nbs/40_figures.ipynb #50bdb505
 import html
@@ -194,11 +194,11 @@ def _rim(inside: Tensor, width: int) -> Tensor:
     windows = padded.unfold(0, 2 * width + 1, 1).unfold(1, 2 * width + 1, 1)
     return (windows != inside[..., None, None].double()).flatten(2).any(-1) & inside
 
-# %% ../nbs/40_figures.ipynb #eb28b96c
+# %% ../nbs/40_figures.ipynb #7db57c9b
 def tint(
     picture: Picture,
     seen: Tensor,                   # Bool[E]: entities that are seen
-    selected: int | None = None,    # the entity that is predicted
+    selected: int | list[int] | None = None,   # the entity that is predicted, or several
     strength: float | None = None,  # opacity of the colours, 0 to 1; None: .5, or .3 beside a predicted entity
     least: int = 8,                 # smallest side of a token, in pixels
 ) -> Tensor:                        # uint8[3, h, w]
@@ -215,7 +215,7 @@ def tint(
     out[:, :, 1:][:, ids[:, 1:] != ids[:, :-1]] *= .35
     if selected is not None:
         side = len(ids) // len(picture.entity)                                 # of a token, in pixels
-        out[:, _rim(ids == selected, max(1, side // 8))] = rgb(VERMILION)[:, None]
+        out[:, _rim(torch.isin(ids, torch.tensor(selected)), max(1, side // 8))] = rgb(VERMILION)[:, None]
     return (out * 255).round().to(torch.uint8)
 
 # %% ../nbs/40_figures.ipynb #394397b7
@@ -320,8 +320,8 @@ def _ticks(view: View, edges: np.ndarray, names: int) -> dict:
     middle = [(edges[g] + edges[g + 1]) / 2 for g, _ in shown]
     return dict(tickvals=middle, ticktext=[name for _, name in shown], ticks='')
 
-# %% ../nbs/40_figures.ipynb #68d05244
-def _draw_mask(fig, row: int, col: int, panel: Panel, names: int):
+# %% ../nbs/40_figures.ipynb #8d95eefd
+def draw_mask(fig, row: int, col: int, panel: Panel, names: int = 8):
     "The view's mask, groups as wide as they have tokens; the row of the predicted entity in vermilion."
     view, sizes = panel.view, panel.view.sizes(panel.layout)
     edges, gap = np.cumsum([0, *sizes]), 1 if len(sizes) <= 32 else 0
@@ -335,7 +335,7 @@ def _draw_mask(fig, row: int, col: int, panel: Panel, names: int):
     title = lambda text: dict(title=dict(text=text, font_size=11, standoff=4), row=row, col=col)
     fig.update_xaxes(side='bottom', tickangle=0, **title(sees)).update_yaxes(**title('entity'))
 
-# %% ../nbs/40_figures.ipynb #8c573863
+# %% ../nbs/40_figures.ipynb #4173b74b
 def entity_figure(
     panels: list[Panel],   # one or two
     height: int = 400,     # pixels
@@ -349,7 +349,7 @@ def entity_figure(
         images = [tint(p, panel.seen(), panel.entity) for p in panel.pictures]
         draw_board(fig, 1, i + 1, panel.pictures, images, panel.note())
         draw_numbers(fig, 1, i + 1, panel.pictures)
-        _draw_mask(fig, *((1, 2) if one else (2, i + 1)), panel, names=8)
+        draw_mask(fig, *((1, 2) if one else (2, i + 1)), panel)
     own = dict(height=height if one else round(1.45 * height), margin=dict(l=10, r=10, t=48, b=46))
     return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['USES', 'RECIPES', 'is_module', 'import_uses', 'registered_by', 'record_uses', 'is_installed', 'Recipes',
-           'register_recipe', 'recipe_home', 'find_recipe', 'recipe_of', 'check_recipe', 'uses_of_run', 'warn_changed',
-           'open_uses']
+           'register_recipe', 'recipe_home', 'find_recipe', 'known_recipes', 'recipe_of', 'check_recipe', 'uses_of_run',
+           'warn_changed', 'open_uses']
 
 # %% ../nbs/09_uses.ipynb #bbad97d5
 import inspect
@@ -162,7 +162,7 @@ def register_recipe(
     "Make a set of choices and settings known by name."
     RECIPES.register(name, recipe)
 
-# %% ../nbs/09_uses.ipynb #f486b3bb
+# %% ../nbs/09_uses.ipynb #a52b1318
 def _library_recipes() -> list[str]:
     package = import_module('xar_lab.recipes')                   # the package alone: none of its modules
     return sorted(module.name for module in iter_modules(package.__path__) if not module.name.startswith('_'))
@@ -184,8 +184,7 @@ def find_recipe(name: str) -> dict | Callable:
     "A recipe by name: registered, of this library, or of an installed package. `ValueError` that lists the known ones."
     if name in RECIPES: return RECIPES[name]
     if (home := recipe_home(name)) is None:
-        known = sorted({*RECIPES, *_library_recipes(), *_entry_points()})
-        raise ValueError(f"unknown recipe {shown(name)}; known: {', '.join(known)}")
+        raise ValueError(f"unknown recipe {shown(name)}; known: {', '.join(known_recipes())}")
     import_uses([home])
     if name in RECIPES: return RECIPES[name]
     if name in _library_recipes(): raise ValueError(f"{home} registers no recipe {name!r}")
@@ -193,6 +192,11 @@ def find_recipe(name: str) -> dict | Callable:
     except AttributeError: raise ValueError(f"recipe {name!r} is to be {point.value}, which is not there") from None
     RECIPES.check(name, recipe)
     return recipe
+
+# %% ../nbs/09_uses.ipynb #651708a8
+def known_recipes() -> list[str]:
+    "The names of all recipes: registered, of this library, of installed packages."
+    return sorted({*RECIPES, *_library_recipes(), *_entry_points()})
 
 # %% ../nbs/09_uses.ipynb #4201e17a
 def recipe_of(
