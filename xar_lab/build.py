@@ -120,14 +120,14 @@ def first_images(
     usable = SkipBadItems(dataset, config.bad_images)
     return torch.stack([usable[i][0] for i in chosen])
 
-# %% ../nbs/22_build.ipynb #784d1439
+# %% ../nbs/22_build.ipynb #8c2dc36c
 def _fitted(config: TrainConfig, spec: dict, sample: Tensor) -> dict:
-    "What a codec finds out from images; a run that goes on keeps what it began with."
-    begun = run_path(config.runs_dir) / str(config.name) / 'config.json'
-    saved = read_config(begun).get('codec', {}) if begun.is_file() else {}
-    if {**saved, **spec} == saved: return saved
-    options = {k: v for k, v in spec.items() if k != 'name'}
-    return FITTED[spec['name']](sample, seed=config.seed, **options)
+    "What a codec finds out from images; a run that goes on, or starts from another, keeps what that began with."
+    own, start = run_path(config.runs_dir) / str(config.name), run_path(config.init_from or config.runs_dir)
+    for begun in (own / 'config.json', start / 'config.json'):
+        saved = read_config(begun).get('codec', {}) if begun.is_file() else {}
+        if {**saved, **spec} == saved: return saved
+    return FITTED[spec['name']](sample, seed=config.seed, **{k: v for k, v in spec.items() if k != 'name'})
 
 # %% ../nbs/22_build.ipynb #c0ebbc26
 def codec_of(
