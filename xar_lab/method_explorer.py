@@ -116,7 +116,7 @@ def step_in_words(method: Method, step: int) -> str:
     return (f"step {step + 1} of {len(method.steps)}: asks for {what} ({tokens} token{'s' * (tokens != 1)}), sees "
             f"{len(method.seen(step))}; in their place stands {place}; {drawn}")
 
-# %% ../nbs/49_method_explorer.ipynb #0000000d
+# %% ../nbs/49_method_explorer.ipynb #ba82cdbd
 def method_figure(
     method: Method,
     step: int,
@@ -129,13 +129,14 @@ def method_figure(
     visible[[*method.seen(step), *asked]] = True
     fig = subplots(1, 3, subplot_titles=['read', 'drawn so far', 'who sees whom, in training'],
                    horizontal_spacing=.07, column_widths=[.4, .3, .3])
-    draw_board(fig, 1, 1, pictures, [tint(p, visible, asked) for p in pictures], 'vermilion: asked for, grey: not seen')
     film = method.film
     frame = sum(len(s) for s in film.states[:step + 1]) - 1
     image = film.state(frame)
     whole = Picture(image, torch.zeros(image.shape[1:], dtype=torch.long))
-    draw_board(fig, 1, 2, [whole], [image], 'grey: not there yet')
     draw_mask(fig, 1, 3, Panel(layout, method.view, pictures))
+    draw_board(fig, 1, 2, [whole], [image], 'grey: not there yet')
+    images = [tint(p, visible, asked) for p in pictures]                     # last: another method has more or fewer
+    draw_board(fig, 1, 1, pictures, images, 'vermilion: asked for, grey: not seen')
     own = dict(height=height, margin=dict(l=10, r=10, t=40, b=46))
     return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 
