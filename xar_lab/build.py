@@ -171,7 +171,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #b03d6110
+# %% ../nbs/22_build.ipynb #341df78a
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -190,7 +190,7 @@ def network_of(
         head=config.head, head_options=config.head_options, block=config.block, block_options=config.block_options,
         out_channels=getattr(flow, 'channels', None), given=given or {})
     with seeded(config.seed, 'init'): apart = make_head(sizes, layout).apart            # tried, and thrown away
-    asked_blank = not check_query(context, layout, channels) and apart
+    asked_blank = not check_query(context, layout, channels, bool(apart)) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)
     with seeded(config.seed, 'init'): model = make_network(sizes, layout, device)
     with seeded(config.seed, 'terms'): model.terms = make_terms(config.terms, sizes, layout)

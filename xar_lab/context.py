@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'DecreasingContext', 'SharedContext', 'CleanContext',
            'CausalContext', 'seen_if_known', 'AnyOrderContext', 'Reader', 'answer_of', 'RereadReader', 'KnownReader',
-           'shuffled', 'tokens_of', 'check_query', 'register_context', 'make_context']
+           'shuffled', 'tokens_of', 'own_runs', 'check_query', 'register_context', 'make_context']
 
 # %% ../nbs/04_context.ipynb #9ff11367
 from typing import Callable, Sequence
@@ -20,7 +20,7 @@ from .views import View, taken, turns
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
 
-# %% ../nbs/04_context.ipynb #602522fb
+# %% ../nbs/04_context.ipynb #1e3fd798
 class Context:
     "The interface and its default: block-causal, one independent time per entity. Override what differs."
     blanks = False    # whether groups without loss at t = 1, of which nothing is known, are read as blanks
@@ -49,6 +49,16 @@ class Context:
         n: int,
     ) -> Tensor | None:   # [B, n, C]
         "What is read in the place of entity n where it is asked for. None: its noisy state; for a head apart a blank."
+        return None
+
+    def held(self,
+        x: Tensor,            # [b, S, C]: the true tokens of the groups of the view
+        states: Tensor,       # [b, S, C]: what the network would read of them
+        t: Tensor,            # [b, G]
+        group: Tensor,        # Long[S]: the group of every token
+        estimate: Callable,   # (states, t) -> [b, S, C]: the network's own clean estimates, without gradient
+    ) -> Tensor | None:       # [b, S, C]
+        "Training: what groups without loss hold in the place of the truth. None: the truth."
         return None
 
     def order(self,
@@ -306,17 +316,14 @@ def tokens_of(
     sizes = torch.tensor(layout.sizes, device='cpu')
     return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
-# %% ../nbs/04_context.ipynb #6981e8db
+# %% ../nbs/04_context.ipynb #fdfb9d3b
 def _tried(context: Context, layout: EntityLayout, call: Callable):
     "What a part of the context gives. `ValueError` where it fails, whatever it raises."
     try: return call()
     except Exception as e:
         raise ValueError(f"{_name(context)} does not fit layout {layout.kind!r}: {type(e).__name__}: {e}") from None
 
-def _check_draws(
-    context: Context,
-    layout: EntityLayout,
-):
+def _check_draws(context: Context, layout: EntityLayout):
     "`ValueError` for a context that cannot draw a training step or an order of this layout."
     gen = torch.Generator().manual_seed(0)
     def times(shape, generator=None, device=None): return torch.rand(shape, generator=generator, device=device)
@@ -324,15 +331,28 @@ def _check_draws(
     _tried(context, layout, lambda: context.draw(1, layout, times, gen, 'cpu'))
     _tried(context, layout, lambda: context.order(1, layout, randn))
 
-# %% ../nbs/04_context.ipynb #b51c36ab
+# %% ../nbs/04_context.ipynb #9884f032
+def own_runs(context: Context, layout: EntityLayout, channels: int) -> int:    # channels of a token
+    "How often `Context.held` asks the network in a training step. `ValueError` if it fails, or gives other sizes."
+    view, asked = context.view(layout), []
+    t, group = torch.full((1, len(view.entity)), .5), view.group_ids(layout)
+    x = torch.zeros(1, len(group), channels)
+    held = _tried(context, layout, lambda: context.held(x, x, t, group, lambda states, t: asked.append(t) or states))
+    if held is None or held.shape == x.shape: return len(asked)
+    raise ValueError(f"{_name(context)}: what is held is {list(held.shape)}, not {list(x.shape)}")
+
+# %% ../nbs/04_context.ipynb #e43f13c9
 def check_query(
     context: Context,
     layout: EntityLayout,
     channels: int,        # of a token
+    apart: bool = False,  # whether the head is apart
 ) -> bool:                # whether every entity has a query
     """`ValueError` for a context that fails with this layout, and for a query that reads tokens that are not known yet,
     or has another shape than its entity."""
     _check_draws(context, layout)
+    if own_runs(context, layout, channels) and apart:
+        raise ValueError(f"{_name(context)} trains on the network's own estimates, which a head apart does not give")
     tokens = torch.randn(1, layout.n_tokens, channels, generator=torch.Generator().manual_seed(0), device='cpu')
     given = []
     for n, (where, size) in enumerate(zip(layout.slices, layout.sizes)):

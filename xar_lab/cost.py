@@ -6,7 +6,7 @@
 __all__ = ['measure_forward', 'pick_micro_batch', 'bytes_of_states', 'sampling_cost', 'plan', 'matrix_rate', 'estimate', 'many',
            'describe_plan', 'describe_time', 'build_or_plan', 'Meter']
 
-# %% ../nbs/24_cost.ipynb #c0d513f6
+# %% ../nbs/24_cost.ipynb #4e581597
 import functools
 import math
 import time
@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .build import Parts, build, outline, sampling_of
 from .config import TrainConfig, resolve
+from .context import own_runs
 from .core import duration, peak_memory, seeded, size
 from .data import MissingData
 from .model import make_network
@@ -92,7 +93,7 @@ def sampling_cost(parts: Parts) -> dict[str, int]:
         nfe, reads = nfe + v.nfe, reads + 1 + (weight > 1 or s.guided and queries)     # queries stay, of all rows
     return dict(nfe=nfe, reads=reads if parts.model.pred.apart else nfe)
 
-# %% ../nbs/24_cost.ipynb #600876e0
+# %% ../nbs/24_cost.ipynb #4700463a
 def plan(
     parts: Parts,              # `build(config, device='meta')` will do
     processes: int = 1,        # devices that share a batch
@@ -102,6 +103,7 @@ def plan(
     c, sizes, length = parts.config, parts.model.config, sum(parts.view.sizes(parts.layout))
     (parameters, trained), blocks = sizes_of(parts.model), sum(sizes.depth)
     forward, activations = measure_forward(parts)
+    own = own_runs(parts.context, parts.layout, sizes.in_channels)
     if c.activation_checkpointing:                                          # one block's, and every block's input
         activations = activations // blocks + blocks * length * sizes.width * 4
     states = bytes_of_states(c, parameters, blocks, processes, trained)
@@ -110,7 +112,7 @@ def plan(
         model=c.model, dataset=c.dataset, images=len(parts.dataset), layout=repr(parts.layout), context=c.context,
         sequence_length=length, parameters=parameters, trained=trained, steps=c.steps, batch_size=c.batch_size,
         epochs=c.steps * c.batch_size / len(parts.dataset),
-        flops_per_image=(3 if c.activation_checkpointing else 2) * forward + forward * trained // parameters,
+        flops_per_image=(2 + c.activation_checkpointing + own) * forward + forward * trained // parameters,
         processes=processes, micro_batch=micro, accumulation_steps=math.ceil(c.batch_size / processes / micro),
         memory_bytes=states + micro * activations, memory_per_image=activations, **sampling_cost(parts))
 
@@ -161,20 +163,19 @@ def describe_time(e: dict, config: TrainConfig) -> str:
     peak = f"{config.plan_tflops:g} TFLOP/s, {config.plan_share:.0%} of it reached"
     return f"{here}, about {duration(e['there'])} on {config.plan_devices} × {config.plan_device} ({peak})"
 
-# %% ../nbs/24_cost.ipynb #91fcc482
+# %% ../nbs/24_cost.ipynb #d75c1448
 def build_or_plan(config: TrainConfig, device: torch.device, precision: str) -> Parts:
     "`build`; where the data are missing, plan and estimate first."
     try: return build(config)
     except MissingData as missing:
-        config = resolve(config)
-        try: parts = outline(config, missing)
+        try: parts = outline(config := resolve(config), missing)
         except ValueError: raise missing from None              # what needs the data to be planned, such as a codebook
         cost = plan(parts, config.plan_devices, config.plan_memory * 1e9)
         time = estimate({**cost, 'processes': 1}, config, device, precision)
         print(describe_plan(cost), describe_time(time, config), sep='\n')
         raise
 
-# %% ../nbs/24_cost.ipynb #dcd08e9b
+# %% ../nbs/24_cost.ipynb #d4bfea57
 class Meter:
     "Losses and gradient norms since the last line, read from the device once a line."
 
@@ -207,9 +208,7 @@ class Meter:
 
     def add(self, loss: Tensor, norm: Tensor, terms: dict[str, Tensor] | None = None):
         "The loss and gradient norm of a step, and the losses of its terms, on the device."
-        self.losses.append(loss)
-        self.norms.append(norm)
-        self.terms.append(terms or {})
+        for kept, new in (self.losses, loss), (self.norms, norm), (self.terms, terms or {}): kept.append(new)
 
     def read(self,
         step: int,       # steps done

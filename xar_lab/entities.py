@@ -115,9 +115,10 @@ def check_partition(layout: Entities):
     raise ValueError(f"layout {kind!r}: grid position {place} occurs {int(counts[place])} times; "
                      "parts must be a partition (other layouts override split, merge and coords)")
 
-# %% ../nbs/01_entities.ipynb #14283aa7
+# %% ../nbs/01_entities.ipynb #fbeabf7b
 class EntityLayout(Entities):
     "How latents become an ordered sequence of entities and back: the base class of all layouts."
+    real: Tensor | None = None     # Bool[N]: the tokens that hold something; empty places carry no loss. None: all
 
     def __init__(self,
         kind: str,                 # name under which `make_layout` knows it

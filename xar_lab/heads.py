@@ -53,9 +53,9 @@ class _Layer(nn.Module):
         gate, scale, shift = self.ada_lin(condition).chunk(3, -1)
         return x + gate * self.mlp(rms(x) * (1 + scale) + shift)
 
-# %% ../nbs/05_heads.ipynb #b2fddff1
+# %% ../nbs/05_heads.ipynb #03568da4
 class TokenMLP(nn.Module):
-    "Each token denoised alone, by an MLP under the network's vector. Source: MAR (Li et al. 2024), Sec. 4.3."
+    "Each token denoised alone, by an MLP under the network's vector. Source: MAR (Li et al. 2024), Sec. 4.1."
     apart, per_token = True, True
 
     def __init__(self,

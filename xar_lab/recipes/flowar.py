@@ -29,9 +29,9 @@ class _Layer(nn.Module):
         x = x + gate1 * self.proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
         return x + gate2 * self.mlp(rms(x) * (1 + scale2) + shift2)
 
-# %% ../../nbs/recipes/flowar.ipynb #0000000b
+# %% ../../nbs/recipes/flowar.ipynb #26522ce3
 class FlowHead(nn.Module):
-    "A small transformer per entity, under the network's vectors. Source: FlowAR, Sec. 3.3."
+    "A small transformer per entity, under the network's vectors. Source: FlowAR, Spatial-adaLN."
     apart, per_token = True, False                  # one time per entity: its tokens are denoised together
 
     def __init__(self, config, layout, depth: int = 2):
@@ -42,7 +42,7 @@ class FlowHead(nn.Module):
 
     def forward(self, h, x, t, sizes):
         entity = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(h.device)
-        y, condition = self.read(x) + h, F.silu(self.time(t) + h)
+        y, condition = self.read(x), F.silu(self.time(t) + h)
         for layer in self.layers: y = layer(y, condition, entity[:, None] == entity)
         return self.say(rms(y))
 

@@ -49,9 +49,9 @@ class MaskedContext(Context):
 # %% ../../nbs/recipes/mar.ipynb #cc34da78
 register_context('masked', MaskedContext)
 
-# %% ../../nbs/recipes/mar.ipynb #0e39fcf8
+# %% ../../nbs/recipes/mar.ipynb #a7779e16
 def mar(dataset: str) -> dict:
-    "Masked random order, each token drawn by an MLP. Source: MAR (Li et al. 2024); the numbers of steps are ours."
+    "Masked random order, each token drawn by an MLP. Source: MAR (Li et al. 2024); 25 steps are ours."
     choices = dict(layout='token', context='masked', context_options=dict(steps=64, ask='all'), head='token_mlp')
     sampling = dict(sampler='euler', sample_steps=25, guidance=1.5, guidance_schedule='constant')
     return choices | sampling | (dict(steps=900) if dataset == 'digits' else {})

@@ -36,9 +36,9 @@ class ResidualLayout(ScaleLayout):
 
 register_layout('residual', ResidualLayout)
 
-# %% ../../nbs/recipes/var.ipynb #25fedc7e
+# %% ../../nbs/recipes/var.ipynb #632c5739
 class NextScale(Context):
-    "In the place of a map the network reads the sum of those before it, at the map's size. Source: VAR, Sec. 3.2."
+    "In the place of a map the network reads the sum of those before it, at its size. Source: VAR, Fig. 4; its code."
 
     def query(self, layout, tokens, n):
         if n == 0: return torch.zeros_like(tokens[:, :layout.sizes[0]])
