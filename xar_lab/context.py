@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'DecreasingContext', 'SharedContext', 'CleanContext',
            'CausalContext', 'seen_if_known', 'AnyOrderContext', 'Reader', 'answer_of', 'RereadReader', 'KnownReader',
-           'shuffled', 'tokens_of', 'own_runs', 'check_query', 'register_context', 'make_context']
+           'own_runs', 'check_query', 'register_context', 'make_context']
 
-# %% ../nbs/04_context.ipynb #9ff11367
+# %% ../nbs/04_context.ipynb #238e621c
 from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .core import Registry
+from .core import Registry, moved
 from .entities import EntityLayout
 from .views import View, taken, turns
 
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
 
-# %% ../nbs/04_context.ipynb #1e3fd798
+# %% ../nbs/04_context.ipynb #3e4e1679
 class Context:
     "The interface and its default: block-causal, one independent time per entity. Override what differs."
     blanks = False    # whether groups without loss at t = 1, of which nothing is known, are read as blanks
@@ -60,6 +60,19 @@ class Context:
     ) -> Tensor | None:       # [b, S, C]
         "Training: what groups without loss hold in the place of the truth. None: the truth."
         return None
+
+    def span(self, layout: EntityLayout, n: int) -> tuple[float, float]:
+        "Generation: the times between which entity n is drawn; at the second one it is read by others."
+        return 1., 0.
+
+    def start(self,
+        layout: EntityLayout,
+        tokens: Tensor,   # [B, N, C]: those before entity n are drawn
+        n: int,
+        noise: Tensor,    # float64 [B, n, C]
+    ) -> Tensor:          # [B, n, C]
+        "Generation: the state from which entity n is drawn. Noise, unless a context knows better."
+        return noise
 
     def order(self,
         batch: int,
@@ -148,7 +161,7 @@ class AnyOrderContext(Context):
 
     def reader(self, model, hints, batch): return KnownReader(self, model, hints, batch)
 
-# %% ../nbs/04_context.ipynb #b5ac589b
+# %% ../nbs/04_context.ipynb #9b73c613
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
     per_image = False      # whether images may be drawn in orders of their own
@@ -222,8 +235,9 @@ class Reader:
         if last or not self.turns.seen[n]: self.cache.filled = n + 1; return
         if self.asked != n: self.ask(n, where, [1., 0.])                         # it was known, and not drawn
         if self.model.pred.apart and self.turns.stays[n]: self.cache.filled = n + 1; return    # its query is in already
-        x, modulation = torch.cat([x] * (len(self.hints) // self.batch)), self.modulations(0., len(self.hints))
-        self.model.append(x, self.hints, n, self.cache, modulation=modulation, sees=self.turns.keeps[n, :n])
+        x, (_, t) = torch.cat([x] * (len(self.hints) // self.batch)), self.context.span(self.model.layout, n)
+        modulation, sees = self.modulations(t, len(self.hints)), self.turns.keeps[n, :n]
+        self.model.append(x, self.hints, n, self.cache, t, modulation, sees)
 
 # %% ../nbs/04_context.ipynb #771776c5
 def answer_of(model, h: Tensor, x: Tensor, t: float, sizes: list[int] | None = None) -> Tensor:
@@ -294,27 +308,6 @@ class KnownReader(RereadReader):
     hides = True
 
     def looks(self, known): return View(self.view.entity, seen_if_known(known))
-
-# %% ../nbs/04_context.ipynb #536da081
-def shuffled(
-    scores: Tensor,         # [B, E]: random numbers, each image's own
-    layout: EntityLayout,
-) -> Tensor:                # Long[B, E], on the CPU
-    "An order of the entities for every image; each place keeps the size that it has in the layout."
-    order, sizes = torch.empty(scores.shape, dtype=torch.long, device='cpu'), torch.tensor(layout.sizes, device='cpu')
-    for size in set(layout.sizes):
-        at = (sizes == size).nonzero()[:, 0]
-        order[:, at] = at[scores[:, at].cpu().argsort(1)]
-    return order
-
-def tokens_of(
-    layout: EntityLayout,
-    entities: Tensor,       # Long[B, k], of the same sizes for all images
-) -> Tensor:                # Long[B, n]
-    "The tokens of some entities of every image."
-    starts = torch.tensor([s.start for s in layout.slices], device='cpu')
-    sizes = torch.tensor(layout.sizes, device='cpu')
-    return torch.cat([starts[e][:, None] + torch.arange(int(sizes[e[0]]), device='cpu') for e in entities.T], 1)
 
 # %% ../nbs/04_context.ipynb #fdfb9d3b
 def _tried(context: Context, layout: EntityLayout, call: Callable):
@@ -397,3 +390,6 @@ def make_context(
         usual = getattr(Context, member)
         setattr(context, member, usual.__get__(context) if callable(usual) else usual)
     return context
+
+# %% ../nbs/04_context.ipynb #c248e65b
+__getattr__ = moved(__name__, views='shuffled tokens_of')

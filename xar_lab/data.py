@@ -28,9 +28,10 @@ from .core import Registry, moved, project_root, stream_seed
 from .folders import ImageFolder
 from .images import image_spec
 
-# %% ../nbs/15_data.ipynb #534576b1
+# %% ../nbs/15_data.ipynb #02b4a623
 class ImageDataset(Dataset):
     "Images in memory with their labels and the names of the classes."
+    source: dict | None = None      # of items that were made of others, which those are; samples are compared with them
 
     def __init__(self,
         images: Tensor,            # float32[n, c, h, w] in [−1, 1], or uint8; videos: [n, c, t, h, w]

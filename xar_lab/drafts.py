@@ -26,7 +26,7 @@ def _where(reader: Reader, steps: range) -> slice:
 
 def _rows(x: Tensor, reader: Reader) -> Tensor: return torch.cat([x] * (len(reader.hints) // reader.batch))
 
-# %% ../nbs/08_drafts.ipynb #4199257e
+# %% ../nbs/08_drafts.ipynb #645769dc
 def ask_several(
     reader: Reader,
     steps: range,              # of the entities that are drawn next
@@ -36,6 +36,9 @@ def ask_several(
     "The answers for several entities at once, each as if those before it were the drafts; these are told."
     if not isinstance(reader, Reader): raise ValueError(f"drafts need a cached reader, not {type(reader).__name__}")
     model, where, turns = reader.model, _where(reader, steps), reader.turns
+    if any(reader.context.span(model.layout, n) != (1., 0.) for n in steps):
+        raise ValueError(f"drafts need entities that are drawn from noise to data, unlike those of "
+                         f"{type(reader.context).__name__}")
     expected = [reader.batch, where.stop - where.start, model.config.in_channels]
     if list(drafts.shape) != expected: raise ValueError(f"drafts {list(drafts.shape)} do not fit: expected {expected}")
     reader.tokens[:, where], reader.asked = drafts.to(reader.tokens.dtype), -1

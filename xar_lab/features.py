@@ -114,13 +114,13 @@ class RealImages:
                              f"{list(self.size)} (channels, {'frames, ' * (len(self.size) == 4)}rows, columns)")
         return stills(images)
 
-# %% ../nbs/31_features.ipynb #cb227a7d
+# %% ../nbs/31_features.ipynb #0f4f1673
 def real_source(
     config: TrainConfig,
 ) -> str | dict:             # as `measure` takes it
     "The real images behind a run: its data set, or what a latent cache was made of. `ValueError` if unknown."
     data = open_dataset(config)
-    if data.codec_spec is None:
+    if data.source is None and data.codec_spec is None:
         return dict(name=config.dataset, **config.dataset_options) if config.dataset_options else config.dataset
     if data.source is None:
         raise ValueError(f"the latents of {data.name} do not say which images they were made of: compare with a "

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', 'GUIDANCE_SCHEDULES', 'steps_per_entity',
-           'guidance_weights', 'Settings', 'check_settings']
+           'guidance_weights', 'Settings', 'check_settings', 'within']
 
-# %% ../nbs/08_guidance.ipynb #0c5a3e86
+# %% ../nbs/08_guidance.ipynb #05b81005
 import math
 import numbers
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable, Sequence
 
 from .checks import TEXT, Check, Named, is_number, number, shown, whole
@@ -144,3 +144,16 @@ def check_settings(
     if own and max(weights) > 1 and not any(low <= t <= high for t in grids[0][:-1]):
         raise ValueError(f"guidance_interval {shown(guidance_interval)} leaves out all times of sampler {sampler!r}")
     return Settings(sampler, solve, grids, weights, (low, high))
+
+# %% ../nbs/08_guidance.ipynb #2ec5c9cb
+def within(
+    settings: Settings,
+    spans: Sequence[tuple[float, float]],    # per entity the times between which it is drawn, see `Context.span`
+) -> Settings:
+    "The same steps, for each entity between its own times. `ValueError` for a span that does not fall."
+    for n, (start, end) in enumerate(spans):
+        if not 0 <= end < start <= 1:
+            raise ValueError(f"context: the span of entity {n} must be falling times within [0, 1], got "
+                             f"{shown((start, end))}")
+    pairs = zip(settings.grids, spans, strict=True)
+    return replace(settings, grids=[[end + (start - end) * t for t in times] for times, (start, end) in pairs])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HeldOut', 'held_out_images', 'held_out_parts', 'held_out_loss']
 
-# %% ../nbs/32_held_out.ipynb #513166b7
+# %% ../nbs/32_held_out.ipynb #8721959a
 import dataclasses
 import math
 import statistics
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .build import Parts, context_of, flow_of
+from .build import Parts, context_of, flow_of, open_dataset
 from .checks import shown, whole
 from .config import TrainConfig
 from .core import device_of
@@ -24,7 +24,7 @@ from .features import open_real, real_source
 from .loss import batch_losses, draw
 from .state import load_run
 
-# %% ../nbs/32_held_out.ipynb #c8017754
+# %% ../nbs/32_held_out.ipynb #121c5609
 @dataclass(frozen=True)
 class HeldOut:
     "A loss on held-out images."
@@ -33,8 +33,9 @@ class HeldOut:
     images: int
 
 def held_out_images(config: TrainConfig):      # resolved
-    "The test split of a run's images; of a latent cache that of the images it was made of. An error if there is none."
-    return open_real(real_source(config), 'test')
+    "The test split of a run's data; of a latent cache that of the images it was made of. An error if there is none."
+    own = dict(name=config.dataset, **config.dataset_options)
+    return open_real(own if open_dataset(config).codec_spec is None else real_source(config), 'test')
 
 def held_out_parts(
     run: str | Path,                     # run folder

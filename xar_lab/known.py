@@ -6,7 +6,7 @@
 __all__ = ['positions_of', 'Known', 'check_known', 'KnownVelocity', 'Told', 'check_order', 'steps_of', 'known_first',
            'check_cached', 'arranged', 'check_for_images', 'for_images']
 
-# %% ../nbs/08_known.ipynb #7b9f4647
+# %% ../nbs/08_known.ipynb #00c6406d
 import math
 from dataclasses import dataclass
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from .checks import shown
-from .context import tokens_of
 from .entities import EntityLayout
 from .solvers import Velocity
-from .views import taken
+from .views import taken, tokens_of
 
 # %% ../nbs/08_known.ipynb #104c8521
 def positions_of(

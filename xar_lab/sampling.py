@@ -6,7 +6,7 @@
 __all__ = ['GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'Drawing', 'prepare', 'check_generation',
            'draw_entities', 'evaluation_mode', 'generate', 'begin']
 
-# %% ../nbs/08_sampling.ipynb #3cdd1ed8
+# %% ../nbs/08_sampling.ipynb #ac78dbea
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .context import Context
 from .core import moved
 from .drafts import ask_several, go_back
 from .flow import Flow, LinearFlow, make_flow
-from .guidance import Settings, check_settings
+from .guidance import Settings, check_settings, within
 from .known import Known, Told, arranged, check_known, check_order, steps_of
 from .model import XAR
 from .solvers import Velocity, check_codes
@@ -113,11 +113,12 @@ def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-# %% ../nbs/08_sampling.ipynb #05774850
+# %% ../nbs/08_sampling.ipynb #08baebfa
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
     model: XAR
+    context: Context
     reader: Any            # the context's: `ask` and `tell`, see `Reader`
     order: list[Tensor]    # the tokens of every step, see `Context.order`
     settings: Settings
@@ -154,6 +155,7 @@ class Drawing:
         if told and told.whole: return told.x.to(self.tokens.dtype)
         velocity, where = self.velocity(n), self.order[n]
         start = self.noise((self.batch, where.shape[-1], self.model.config.in_channels))
+        start = self.context.start(self.model.layout, self.tokens, n, start).double()
         x = s.solve(told.steer(velocity) if told else velocity, start, s.grids[n], self.noise, record)
         self.nfe += velocity.nfe
         return (told.write(x) if told else x).to(self.tokens.dtype)
@@ -177,7 +179,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #6f9efeea
+# %% ../nbs/08_sampling.ipynb #60764179
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -198,13 +200,16 @@ def prepare(
     if known is not None: known = check_known(known, model.layout, batch, model.config.in_channels, device)
     steps = check_order(context.order(batch, model.layout, noise), model.layout, batch) if order is None else None
     steps = steps or steps_of(order, model.layout, batch)
-    settings = check_settings(len(steps), **told)
+    spans = [context.span(model.layout, n) for n in range(len(steps))]
+    settings = within(check_settings(len(steps), **told), spans)
+    if known is not None and len({*spans}) > 1:
+        raise ValueError(f"known: {type(context).__name__} draws entities that begin as what others ended as")
     check_codes(settings.sampler, flow, model.pred)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
     hints = compared if settings.guided else compared[:batch]
     reader = context.reader(model, hints, batch)
     steps = arranged(steps, order is not None, context, model.layout, reader, known)
-    return Drawing(model, reader, steps, settings, flow, noise, known, batch)
+    return Drawing(model, context, reader, steps, settings, flow, noise, known, batch)
 
 # %% ../nbs/08_sampling.ipynb #661a2c8e
 def check_generation(model: XAR, flow: Flow | None = None, context: Context | None = None, **told) -> Settings:

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ranked_view', 'AnySubset', 'RankedReader', 'speculate']
 
-# %% ../../nbs/recipes/asarm.ipynb #00000003
+# %% ../../nbs/recipes/asarm.ipynb #03e653f1
 import torch
 
 from ..checks import whole
-from ..context import CleanContext, RereadReader, register_context, shuffled
+from ..context import CleanContext, RereadReader, register_context
 from ..uses import register_recipe
-from ..views import View
+from ..views import View, shuffled
 from .llamagen import llamagen
 from .randar import RandomSets
 

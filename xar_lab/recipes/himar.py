@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['Pivots', 'PivotContext']
 
-# %% ../../nbs/recipes/himar.ipynb #00000003
+# %% ../../nbs/recipes/himar.ipynb #46826d50
 import math
 
 import torch
 
 from ..checks import whole
-from ..context import register_context, tokens_of
+from ..context import register_context
 from ..entities import EntityLayout, register_layout
 from ..layouts import ScaleLayout
 from ..uses import register_recipe
-from ..views import View
+from ..views import View, tokens_of
 from .mar import MaskedContext
 
 # %% ../../nbs/recipes/himar.ipynb #00000006

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['MaskedContext', 'mar']
 
-# %% ../../nbs/recipes/mar.ipynb #2fb1a4df
+# %% ../../nbs/recipes/mar.ipynb #15c77fee
 import math
 
 import torch
 
 from ..checks import one_of, whole
-from ..context import Context, RereadReader, register_context, shuffled, tokens_of
+from ..context import Context, RereadReader, register_context
 from ..uses import register_recipe
-from ..views import View
+from ..views import View, shuffled, tokens_of
 
 # %% ../../nbs/recipes/mar.ipynb #f0a46b67
 class MaskedContext(Context):

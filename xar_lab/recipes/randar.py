@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['RandomSets']
 
-# %% ../../nbs/recipes/randar.ipynb #00000003
+# %% ../../nbs/recipes/randar.ipynb #c2e3a390
 import torch
 
 from ..checks import whole
-from ..context import AnyOrderContext, register_context, shuffled, tokens_of
+from ..context import AnyOrderContext, register_context
 from ..uses import register_recipe
+from ..views import shuffled, tokens_of
 from .llamagen import llamagen
 
 # %% ../../nbs/recipes/randar.ipynb #00000006
