@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Method', 'real_image', 'drawn_image', 'read_tokens', 'step_in_words', 'method_figure', 'method_names',
-           'MethodExplorer']
+           'trained_run', 'MethodExplorer', 'learned']
 
-# %% ../nbs/49_method_explorer.ipynb #00000003
+# %% ../nbs/49_method_explorer.ipynb #156070c4
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as w
+import matplotlib.pyplot as plt
+import numpy as np
 import plotly.graph_objects as go
 import torch
 from torch import Tensor
@@ -18,7 +21,7 @@ from torch import Tensor
 from .build import build, context_of, sampling_of
 from .config import TrainConfig, resolve
 from .context import Context
-from .core import stream_seed
+from .core import duration, stream_seed
 from .data import labels_of
 from .figures import STYLE, Panel, Picture, animated, board, draw_board, draw_mask, plain, sees_entities
 
@@ -26,6 +29,7 @@ from .figures import STYLE, Panel, Picture, animated, board, draw_board, draw_ma
 from .figures import subplots, tint
 from .film import Film
 from .model import XAR
+from .results import results
 from .runs import checkpoints, run_path
 from .samples import Source
 from .sampling import EntityTrajectory, Generation
@@ -140,14 +144,19 @@ def method_figure(
     own = dict(height=height, margin=dict(l=10, r=10, t=40, b=46))
     return fig.update_layout(STYLE | own).update_annotations(font_size=13)
 
-# %% ../nbs/49_method_explorer.ipynb #00000011
+# %% ../nbs/49_method_explorer.ipynb #9cf28df4
 METHODS = 'runs/family/alone'      # where `family.ipynb` keeps a run of each recipe
 
 def method_names() -> list[str]:
     "The recipes that are methods: all but those that only train the published weights."
     return [name for name in known_recipes() if name not in ('paper', 'repo')]
 
-# %% ../nbs/49_method_explorer.ipynb #00000012
+def trained_run(recipe: str, runs: str | Path = METHODS) -> Path | None:    # runs: as of `MethodExplorer`
+    "The trained run of a recipe, if there is one."
+    places = [run_path(runs) / name for name in (f'{recipe}_seed=0', recipe)]
+    return next((place for place in places if checkpoints(place)), None)
+
+# %% ../nbs/49_method_explorer.ipynb #7909bb4f
 class MethodExplorer(Explorer):
     "A recipe, step by step: what is read, what is asked, what has been drawn, who sees whom."
 
@@ -156,23 +165,18 @@ class MethodExplorer(Explorer):
         label: int = 3,                # class of the image
         runs: str | Path = METHODS,    # folder of trained runs, <recipe>_seed=0 or <recipe> each
     ):
-        self.runs, self.label, self.known = run_path(runs), label, {}
+        self.runs, self.label, self.known = runs, label, {}
         self.recipe = menu('method', method_names(), recipe)
         self.play, self.slider = player(2, 'step', 700)
         self.recipe.observe(self._begin, 'value')
         self._begin()
         super().__init__([w.HBox([self.recipe, self.play, self.slider, Speed(self.play)])])
 
-    def run_of(self, recipe: str) -> Path | None:
-        "Its trained run, if there is one."
-        places = self.runs / f'{recipe}_seed=0', self.runs / recipe
-        return next((place for place in places if checkpoints(place)), None)
-
     @property
     def method(self) -> Method:
         name = str(self.recipe.value)
         if name not in self.known:
-            run = self.run_of(name)
+            run = trained_run(name, self.runs)
             self.known[name] = drawn_image(name, run, self.label) if run else real_image(name, self.label)
         return self.known[name]
 
@@ -197,3 +201,24 @@ class MethodExplorer(Explorer):
         last = len(self.method.steps) - 1
         some = sorted({round(k) for k in torch.linspace(0, last, min(16, last + 1)).tolist()})
         return animated([method_figure(self.method, n) for n in some], [f'step {n + 1}' for n in some], 700)
+
+# %% ../nbs/49_method_explorer.ipynb #466054e0
+def learned(
+    recipe: str,
+    runs: str | Path = METHODS,    # as of `MethodExplorer`
+    rows: int = 3,                 # images of each class
+) -> Any:                         # a figure of matplotlib
+    "What the trained run of a recipe drew for its evaluation, unselected. `FileNotFoundError` if there is none."
+    run, last = trained_run(recipe, runs), None
+    if run: last = results(run).iloc[-1]
+    if run is None or last is None or not isinstance(last.get('evaluation'), str):
+        raise FileNotFoundError(f"no run of {recipe!r} in {runs} is trained and judged; this makes one: papermill "
+                                f'nbs/studies/family.ipynb -y "tables: [alone]" -y "recipes: [xar, {recipe}]"')
+    with np.load(run / 'eval' / last.evaluation / 'samples.npz') as drawn: images, of = drawn['images'], drawn['labels']
+    wall = [[images[np.flatnonzero(of == k)[row]] for k in np.unique(of)] for row in range(rows)]
+    fig, ax = plt.subplots(figsize=(6.4, .64 * rows + .5))
+    ax.imshow(np.concatenate([np.concatenate([*row], 1) for row in wall]).squeeze(), cmap='gray', vmin=0, vmax=255)
+    ax.set_title(f'{recipe}: {last.step:,} steps in {duration(last.train_seconds)}; {last.class_accuracy:.1%} '
+                 f'recognised, {last.fd_over_floor:.1f} floors, recall {last.recall:.2f}', fontsize=8)
+    ax.axis('off')
+    return fig
