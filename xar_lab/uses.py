@@ -7,7 +7,7 @@ __all__ = ['USES', 'RECIPES', 'is_module', 'import_uses', 'registered_by', 'reco
            'register_recipe', 'recipe_home', 'find_recipe', 'known_recipes', 'recipe_of', 'check_recipe', 'uses_of_run',
            'warn_changed', 'open_uses']
 
-# %% ../nbs/09_uses.ipynb #bbad97d5
+# %% ../nbs/09_uses.ipynb #ba302192
 import inspect
 import json
 import keyword
@@ -27,7 +27,8 @@ from pkgutil import iter_modules
 from urllib.parse import unquote, urlparse
 
 from .checks import MOST_BYTES, Check, shown
-from .core import Registry, is_room, sha256
+from .code_modules import is_room
+from .core import Registry, sha256
 from .settings import default_of
 
 # %% ../nbs/09_uses.ipynb #93e05bc5
