@@ -7,8 +7,8 @@ __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'Decreas
            'CausalContext', 'seen_if_known', 'AnyOrderContext', 'Reader', 'answer_of', 'RereadReader', 'KnownReader',
            'own_runs', 'check_query', 'register_context', 'make_context']
 
-# %% ../nbs/04_context.ipynb #238e621c
-from typing import Callable, Sequence
+# %% ../nbs/04_context.ipynb #676a4f4b
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,10 +20,11 @@ from .views import View, taken, turns
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
 
-# %% ../nbs/04_context.ipynb #3e4e1679
+# %% ../nbs/04_context.ipynb #d9cb5b3b
 class Context:
     "The interface and its default: block-causal, one independent time per entity. Override what differs."
     blanks = False    # whether groups without loss at t = 1, of which nothing is known, are read as blanks
+    choose: Any = None    # generation in any order: which of the drafts a step keeps, see `Drawing.draw`
 
     def view(self, layout: EntityLayout) -> View:
         "The groups, who sees whom, which carry loss: in generation, and in training unless `draw` says otherwise."

@@ -172,7 +172,7 @@ def known_first(
         entities[:, at] = entities[:, at].gather(1, late.int().argsort(dim=1, stable=True))
     return list(tokens_of(layout, entities).split([where.shape[-1] for where in order], 1))
 
-# %% ../nbs/08_known.ipynb #261717b6
+# %% ../nbs/08_known.ipynb #95001b89
 def check_cached(
     order: list[Tensor],    # per step Long[n], or Long[B, n]
     asked: bool,            # whether it is the caller's, and not the context's
@@ -190,6 +190,9 @@ def check_cached(
 
 def arranged(order, asked, context, layout, reader, known: Known | None) -> list[Tensor]:    # as of `check_cached`
     "The order as it is drawn: known entities first, if the reader takes any order."
+    if context.choose and (asked or not getattr(reader, 'per_image', True)):
+        raise ValueError(f"order: context {type(context).__name__} chooses in generation what is drawn next: it takes "
+                         "no other order, and needs a reader of any order, such as RereadReader")
     if not getattr(reader, 'per_image', True): check_cached(order, asked, context, layout)
     elif known: return known_first(order, layout, known.whole(layout))
     return order

@@ -6,7 +6,7 @@
 __all__ = ['GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'Drawing', 'prepare', 'check_generation',
            'draw_entities', 'evaluation_mode', 'generate', 'begin']
 
-# %% ../nbs/08_sampling.ipynb #ac78dbea
+# %% ../nbs/08_sampling.ipynb #bf7c2fd4
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +26,9 @@ from .known import Known, Told, arranged, check_known, check_order, steps_of
 from .model import XAR
 from .solvers import Velocity, check_codes
 from .streams import ImageStreams
+from .views import taken
 
-# %% ../nbs/08_sampling.ipynb #01f72ba3
+# %% ../nbs/08_sampling.ipynb #df74bbf4
 class GuidedVelocity(Velocity):
     "The velocity of one entity, float64 [B, n, C]; counts its NFE."
 
@@ -38,14 +39,15 @@ class GuidedVelocity(Velocity):
         interval: tuple[float, float],   # the guidance interval
     ):
         super().__init__(output, flow)
-        self.weight, self.interval, self.nfe = weight, interval, 0
+        self.weight, self.interval, self.nfe, self.said = weight, interval, 0, None
         self.most = float(weight.max()) if isinstance(weight, Tensor) else weight
 
     def __call__(self, x: Tensor, t: float) -> Tensor: return self._guided(self._velocity, x, t)
 
     def output(self, x: Tensor, t: float) -> Tensor:
-        "What the head says itself, guided: for samplers that draw from scores, not along a velocity."
-        return self._guided(self._output, x, t)
+        "What the head says itself, guided: for samplers that draw from scores, not along a velocity. `said` keeps it."
+        self.said = self._guided(self._output, x, t)
+        return self.said
 
     def _guided(self, read: Callable, x: Tensor, t: float) -> Tensor:
         guide = bool(self.most > 1 and self.interval[0] <= t <= self.interval[1])
@@ -76,7 +78,7 @@ class Generation:
     reads: int = 0    # runs of the network per image, cache fills not counted: those of nfe, or fewer with a head apart
     tokens: Tensor | None = field(default=None, repr=False)   # float32[B, N, C]: a layout may merge them with loss
 
-# %% ../nbs/08_sampling.ipynb #2ce26dcd
+# %% ../nbs/08_sampling.ipynb #5fafc2d4
 class Recorder:
     "What a solver calls as record(x, t, v) before every step of one entity."
 
@@ -92,6 +94,10 @@ class Recorder:
         if not self.keep: return
         self.states.append(x.float().cpu())
         self.clean.append(self.flow.clean(v, x, t).float().cpu())
+
+    def keep_some(self, picked: Tensor):    # Long[B, k]
+        "Of what was drawn only some tokens count."
+        self.states, self.clean = ([taken(v, picked.cpu()) for v in part] for part in (self.states, self.clean))
 
     def skip(self, times: list[float]) -> list[float]:
         "Of an entity that is known and not drawn: the bar moves on, and only the last time is left."
@@ -113,7 +119,7 @@ def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-# %% ../nbs/08_sampling.ipynb #08baebfa
+# %% ../nbs/08_sampling.ipynb #6dc4a01b
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
@@ -136,10 +142,10 @@ class Drawing:
         "What is known of the tokens of step n."
         return self.known and self.known.at(self.order[n])
 
-    def velocity(self, n: int) -> GuidedVelocity:
+    def velocity(self, n: int, where: Tensor | None = None) -> GuidedVelocity:    # of these tokens, not those of step n
         "The velocity, and the answers, of step n: what a sampler follows."
-        s = self.settings
-        return GuidedVelocity(self.reader.ask(n, self.order[n], s.grids[n]), self.flow, s.weights[n], s.interval)
+        s, where = self.settings, self.order[n] if where is None else where
+        return GuidedVelocity(self.reader.ask(n, where, s.grids[n]), self.flow, s.weights[n], s.interval)
 
     def velocities(self, steps: range, drafts: Tensor) -> GuidedVelocity:    # drafts [B, n, C]
         "Those of several steps, the next ones, in one pass: each as if those before it were the drafts; they are told."
@@ -150,15 +156,28 @@ class Drawing:
         return GuidedVelocity(ask, self.flow, weights.clamp(min=1.)[:, None].to(drafts.device), s.interval)
 
     def draw(self, n: int, record=None) -> Tensor:    # [B, n, C]
-        "Draw the entity of step n; nobody is told."
-        s, told = self.settings, self.told(n)
+        """Draw the entity of step n; nobody is told. A context with choose(velocity, drafts, count, done, randn) says
+        which of the drafts [B, n, C] of all tokens that are left are kept, Long[B, count]; the others are forgotten."""
+        s, told, chooses = self.settings, self.told(n), self.context.choose and n + 1 < len(self.order)
         if told and told.whole: return told.x.to(self.tokens.dtype)
-        velocity, where = self.velocity(n), self.order[n]
+        where = torch.cat([w.expand(self.batch, -1) for w in self.order[n:]], 1) if chooses else self.order[n]
+        told, velocity = self.known and self.known.at(where), self.velocity(n, where)
         start = self.noise((self.batch, where.shape[-1], self.model.config.in_channels))
         start = self.context.start(self.model.layout, self.tokens, n, start).double()
         x = s.solve(told.steer(velocity) if told else velocity, start, s.grids[n], self.noise, record)
         self.nfe += velocity.nfe
-        return (told.write(x) if told else x).to(self.tokens.dtype)
+        if told: x = told.write(x)
+        return (self._chosen(n, where, velocity, x, record) if chooses else x).to(self.tokens.dtype)
+
+    def _chosen(self, n: int, where: Tensor, velocity: GuidedVelocity, x: Tensor, record) -> Tensor:
+        "Of drafts of all tokens that are left those which step n keeps; the others are left to later steps."
+        sizes = [step.shape[-1] for step in self.order[n:]]
+        picked = self.context.choose(velocity, x, sizes[0], (n + 1) / len(self.order), self.noise)
+        rest = torch.ones(where.shape, dtype=torch.bool, device='cpu').scatter_(1, picked.cpu(), False)
+        later = where[rest].view(self.batch, -1).split(sizes[1:], 1)
+        self.order[n:] = [where.gather(1, picked.cpu()), *later]
+        if record: record.keep_some(picked)
+        return taken(x, picked)
 
     def tell(self, n: int, x: Tensor):
         "The entity of step n is finished: these are its tokens [B, n, C]."
@@ -179,7 +198,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #60764179
+# %% ../nbs/08_sampling.ipynb #b5cd3cec
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -217,7 +236,7 @@ def check_generation(model: XAR, flow: Flow | None = None, context: Context | No
     with evaluation_mode(model):
         return prepare(model, torch.zeros(1, dtype=torch.long), torch.zeros, flow, context, **told).settings
 
-# %% ../nbs/08_sampling.ipynb #6745fa82
+# %% ../nbs/08_sampling.ipynb #d714beaf
 def draw_entities(
     drawing: Drawing,
     trajectory: bool,      # whether states are kept
@@ -225,11 +244,11 @@ def draw_entities(
 ) -> Generation:
     "The loop over entities; called by `generate` in evaluation mode."
     kept, s = [], drawing.settings
-    for n, (where, times) in enumerate(zip(drawing.order, s.grids, strict=True)):
+    for n, times in enumerate(s.grids):
         told, record = drawing.told(n), Recorder(drawing.flow, bar, trajectory)
         if told and told.whole: times = record.skip(times)
         x = drawing.draw(n, record)
-        if trajectory: kept.append(record.trajectory(times, x, s.sampler, where))
+        if trajectory: kept.append(record.trajectory(times, x, s.sampler, drawing.order[n]))
         drawing.tell(n, x)
     return drawing.finished(kept if trajectory else None)
 
