@@ -364,7 +364,7 @@ def check_query(
     raise ValueError(f"{_name(context)} has a query for entity {given.index(True)}, but none for {given.index(False)}: "
                      "all entities need one, or none")
 
-# %% ../nbs/04_context.ipynb #426066f5
+# %% ../nbs/04_context.ipynb #39e34780
 CONTEXTS.register('random', RandomContext)
 CONTEXTS.register('clean', CleanContext)
 CONTEXTS.register('increasing', IncreasingContext)
@@ -386,8 +386,8 @@ def make_context(
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."
     context = CONTEXTS.make(name, **options)
-    for member in 'blanks view sample draw query order reader'.split() if not isinstance(context, Context) else ():
-        if hasattr(context, member): continue                              # one of its own; the others are the usual
+    for member in vars(Context) if not isinstance(context, Context) else ():
+        if hasattr(context, member): continue                              # one of its own; the others are as usual
         usual = getattr(Context, member)
         setattr(context, member, usual.__get__(context) if callable(usual) else usual)
     return context
