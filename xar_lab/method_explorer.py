@@ -202,7 +202,7 @@ class MethodExplorer(Explorer):
         some = sorted({round(k) for k in torch.linspace(0, last, min(16, last + 1)).tolist()})
         return animated([method_figure(self.method, n) for n in some], [f'step {n + 1}' for n in some], 700)
 
-# %% ../nbs/49_method_explorer.ipynb #466054e0
+# %% ../nbs/49_method_explorer.ipynb #2ffeaa10
 def learned(
     recipe: str,
     runs: str | Path = METHODS,    # as of `MethodExplorer`
@@ -215,9 +215,10 @@ def learned(
         raise FileNotFoundError(f"no run of {recipe!r} in {runs} is trained and judged; this makes one: papermill "
                                 f'nbs/studies/family.ipynb -y "tables: [alone]" -y "recipes: [xar, {recipe}]"')
     with np.load(run / 'eval' / last.evaluation / 'samples.npz') as drawn: images, of = drawn['images'], drawn['labels']
-    wall = [[images[np.flatnonzero(of == k)[row]] for k in np.unique(of)] for row in range(rows)]
+    some = [[images[np.flatnonzero(of == k)[row]].squeeze() for k in np.unique(of)] for row in range(rows)]
+    wall = np.block([[np.pad(image, 1, constant_values=96) for image in row] for row in some])
     fig, ax = plt.subplots(figsize=(6.4, .64 * rows + .5))
-    ax.imshow(np.concatenate([np.concatenate([*row], 1) for row in wall]).squeeze(), cmap='gray', vmin=0, vmax=255)
+    ax.imshow(wall, cmap='gray', vmin=0, vmax=255)
     ax.set_title(f'{recipe}: {last.step:,} steps in {duration(last.train_seconds)}; {last.class_accuracy:.1%} '
                  f'recognised, {last.fd_over_floor:.1f} floors, recall {last.recall:.2f}', fontsize=8)
     ax.axis('off')
