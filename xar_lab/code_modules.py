@@ -23,11 +23,11 @@ def is_room(module: str) -> bool:
     "Whether a module is one of this library that every process imports: all are, but for its recipes."
     return module.partition('.')[0] == 'xar_lab' and not module.startswith('xar_lab.recipes')
 
-# %% ../nbs/00_code_modules.ipynb #6a3ca7b7
+# %% ../nbs/00_code_modules.ipynb #492dcffe
 def with_imports(
     modules: Iterable[str],
 ) -> set[str]:
-    "These modules, and those of their packages of which they, or these in turn, hold a function, a class, or all."
+    "These modules, and all of their packages from which they took functions, classes or modules, directly or in turn."
     found, new = set(modules), [*modules]
     while new:
         if (module := sys.modules.get(name := new.pop())) is None: continue

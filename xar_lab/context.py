@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'DecreasingContext', 'SharedContext', 'CleanContext',
            'CausalContext', 'seen_if_known', 'AnyOrderContext', 'Reader', 'answer_of', 'RereadReader', 'KnownReader',
-           'own_runs', 'check_query', 'register_context', 'make_context']
+           'own_runs', 'check_query', 'register_context', 'make_context', 'completed']
 
 # %% ../nbs/04_context.ipynb #676a4f4b
 from typing import Any, Callable, Sequence
@@ -20,11 +20,11 @@ from .views import View, taken, turns
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
 
-# %% ../nbs/04_context.ipynb #d9cb5b3b
+# %% ../nbs/04_context.ipynb #333f2bbb
 class Context:
     "The interface and its default: block-causal, one independent time per entity. Override what differs."
     blanks = False    # whether groups without loss at t = 1, of which nothing is known, are read as blanks
-    choose: Any = None    # generation in any order: which of the drafts a step keeps, see `Drawing.draw`
+    choose: Any = None    # generation in any order, see below
 
     def view(self, layout: EntityLayout) -> View:
         "The groups, who sees whom, which carry loss: in generation, and in training unless `draw` says otherwise."
@@ -325,12 +325,12 @@ def _check_draws(context: Context, layout: EntityLayout):
     _tried(context, layout, lambda: context.draw(1, layout, times, gen, 'cpu'))
     _tried(context, layout, lambda: context.order(1, layout, randn))
 
-# %% ../nbs/04_context.ipynb #9884f032
+# %% ../nbs/04_context.ipynb #01a65dff
 def own_runs(context: Context, layout: EntityLayout, channels: int) -> int:    # channels of a token
     "How often `Context.held` asks the network in a training step. `ValueError` if it fails, or gives other sizes."
     view, asked = context.view(layout), []
-    t, group = torch.full((1, len(view.entity)), .5), view.group_ids(layout)
-    x = torch.zeros(1, len(group), channels)
+    t, group = torch.full((1, len(view.entity)), .5, device='cpu'), view.group_ids(layout)
+    x = torch.zeros(1, len(group), channels, device='cpu')
     held = _tried(context, layout, lambda: context.held(x, x, t, group, lambda states, t: asked.append(t) or states))
     if held is None or held.shape == x.shape: return len(asked)
     raise ValueError(f"{_name(context)}: what is held is {list(held.shape)}, not {list(x.shape)}")
@@ -364,7 +364,7 @@ def check_query(
     raise ValueError(f"{_name(context)} has a query for entity {given.index(True)}, but none for {given.index(False)}: "
                      "all entities need one, or none")
 
-# %% ../nbs/04_context.ipynb #39e34780
+# %% ../nbs/04_context.ipynb #4816756a
 CONTEXTS.register('random', RandomContext)
 CONTEXTS.register('clean', CleanContext)
 CONTEXTS.register('increasing', IncreasingContext)
@@ -385,9 +385,12 @@ def make_context(
     **options,   # options of the context; the built-in ones have none
 ) -> Context:
     "Build a context by name. `ValueError` for unknown names and options."
-    context = CONTEXTS.make(name, **options)
+    return completed(CONTEXTS.make(name, **options))
+
+def completed(context) -> Context:    # given a `Context`, or what has some of its members
+    "With the usual members in the place of those that it lacks."
     for member in vars(Context) if not isinstance(context, Context) else ():
-        if hasattr(context, member): continue                              # one of its own; the others are as usual
+        if hasattr(context, member) or member.startswith('_'): continue
         usual = getattr(Context, member)
         setattr(context, member, usual.__get__(context) if callable(usual) else usual)
     return context

@@ -164,7 +164,7 @@ class EntityLayout(Entities):
         raise ValueError(f"tokens {list(tokens.shape)} do not fit layout {self.kind!r}: "
                          f"expected [B, {self.n_tokens}, C]")
 
-# %% ../nbs/01_entities.ipynb #5ee0ce58
+# %% ../nbs/01_entities.ipynb #14e18f1e
 class ReorderedLayout(EntityLayout):
     "Another layout with its entities in another order."
 
@@ -175,6 +175,7 @@ class ReorderedLayout(EntityLayout):
         self.layout = layout
         moved_slices = [layout.slices[n] for n in order]
         self.take = torch.cat([torch.arange(s.start, s.stop, device='cpu') for s in moved_slices])
+        self.real = None if layout.real is None else layout.real[self.take]
         super().__init__(layout.kind, layout.grid, [layout.parts[n] for n in order], layout.spec)
 
     @cached_property

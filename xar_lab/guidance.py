@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', 'GUIDANCE_SCHEDULES', 'steps_per_entity',
-           'guidance_weights', 'Settings', 'check_settings', 'within']
+           'guidance_weights', 'Settings', 'within', 'check_settings']
 
-# %% ../nbs/08_guidance.ipynb #05b81005
+# %% ../nbs/08_guidance.ipynb #47a30329
 import math
 import numbers
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Sequence
 
 from .checks import TEXT, Check, Named, is_number, number, shown, whole
@@ -124,7 +124,20 @@ def _interval(interval) -> tuple[float, float]:
         raise ValueError(f"guidance_interval must be a pair 0 ≤ low ≤ high ≤ 1, got {shown(interval)}")
     return low, high
 
-# %% ../nbs/08_guidance.ipynb #9b67d076
+# %% ../nbs/08_guidance.ipynb #3afe0a6e
+def within(
+    grids: list[list[float]],                # per entity falling times from 1 to 0, or some of that way
+    spans: Sequence[tuple[float, float]],    # per entity the times between which it is drawn, see `Context.span`
+) -> list[list[float]]:
+    "The same steps, for each entity between its own times. `ValueError` for a span that does not fall."
+    for n, (start, end) in enumerate(spans):
+        if not 0 <= end < start <= 1:
+            raise ValueError(f"context: the span of entity {n} must be falling times within [0, 1], got "
+                             f"{shown((start, end))}")
+    pairs = zip(grids, spans, strict=True)
+    return [[end + (start - end) * t for t in times] for times, (start, end) in pairs]
+
+# %% ../nbs/08_guidance.ipynb #91c736ea
 def check_settings(
     entities: int,                                            # number of entities, or of the steps of another order
     sampler: str,                                             # this and the others as `generate` takes them
@@ -134,26 +147,15 @@ def check_settings(
     guidance_schedule: str | Callable = 'linear',
     guidance_interval: tuple[float, float] = (0., 1.),
     sampler_options: dict | None = None,
+    spans: Sequence[tuple[float, float]] | None = None,       # as of `within`; None: all of the way
 ) -> Settings:
     "Read the settings of `generate`; `ValueError` for a bad one."
     solve, usual, own = find_sampler(sampler, sampler_options or {})
     per_entity = _steps(steps, entities)
     if own and time_grid is not None: raise ValueError(f"sampler {sampler!r} has times of its own: no time_grid")
     grids = [_times(usual if time_grid is None else time_grid, own or n) for n in per_entity]
+    if spans is not None: grids = within(grids, spans)
     weights, (low, high) = guidance_weights(guidance, guidance_schedule, entities), _interval(guidance_interval)
     if own and max(weights) > 1 and not any(low <= t <= high for t in grids[0][:-1]):
         raise ValueError(f"guidance_interval {shown(guidance_interval)} leaves out all times of sampler {sampler!r}")
     return Settings(sampler, solve, grids, weights, (low, high))
-
-# %% ../nbs/08_guidance.ipynb #2ec5c9cb
-def within(
-    settings: Settings,
-    spans: Sequence[tuple[float, float]],    # per entity the times between which it is drawn, see `Context.span`
-) -> Settings:
-    "The same steps, for each entity between its own times. `ValueError` for a span that does not fall."
-    for n, (start, end) in enumerate(spans):
-        if not 0 <= end < start <= 1:
-            raise ValueError(f"context: the span of entity {n} must be falling times within [0, 1], got "
-                             f"{shown((start, end))}")
-    pairs = zip(settings.grids, spans, strict=True)
-    return replace(settings, grids=[[end + (start - end) * t for t in times] for times, (start, end) in pairs])

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['positions_of', 'Known', 'check_known', 'KnownVelocity', 'Told', 'check_order', 'steps_of', 'known_first',
-           'check_cached', 'arranged', 'check_for_images', 'for_images']
+           'check_cached', 'arranged', 'check_picked', 'known_before', 'check_for_images', 'for_images']
 
-# %% ../nbs/08_known.ipynb #00c6406d
+# %% ../nbs/08_known.ipynb #21666690
 import math
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .checks import shown
+from .context import Context
 from .entities import EntityLayout
 from .solvers import Velocity
 from .views import taken, tokens_of
@@ -172,7 +173,7 @@ def known_first(
         entities[:, at] = entities[:, at].gather(1, late.int().argsort(dim=1, stable=True))
     return list(tokens_of(layout, entities).split([where.shape[-1] for where in order], 1))
 
-# %% ../nbs/08_known.ipynb #95001b89
+# %% ../nbs/08_known.ipynb #9f9059e8
 def check_cached(
     order: list[Tensor],    # per step Long[n], or Long[B, n]
     asked: bool,            # whether it is the caller's, and not the context's
@@ -190,12 +191,35 @@ def check_cached(
 
 def arranged(order, asked, context, layout, reader, known: Known | None) -> list[Tensor]:    # as of `check_cached`
     "The order as it is drawn: known entities first, if the reader takes any order."
+    whole = all(context.span(layout, n) == (1., 0.) for n in range(len(order)))
+    usual = getattr(type(context), 'start', Context.start) is Context.start
+    if not (whole and usual) and (known or getattr(reader, 'per_image', True)):
+        raise ValueError(f"known, order: {type(context).__name__} draws entities that begin or end as other states: "
+                         "that goes in the order of the layout, with nothing known, by a cached reader")
     if context.choose and (asked or not getattr(reader, 'per_image', True)):
         raise ValueError(f"order: context {type(context).__name__} chooses in generation what is drawn next: it takes "
                          "no other order, and needs a reader of any order, such as RereadReader")
     if not getattr(reader, 'per_image', True): check_cached(order, asked, context, layout)
     elif known: return known_first(order, layout, known.whole(layout))
     return order
+
+# %% ../nbs/08_known.ipynb #9ebb4402
+def check_picked(picked: Tensor, drafts: Tensor, count: int, context) -> Tensor:
+    "`ValueError` unless a context chose `count` drafts of each image, each once."
+    if isinstance(picked, Tensor) and picked.shape == (len(drafts), count) and picked.dtype == torch.long:
+        once = picked.sort(1).values
+        if (once.diff(dim=1) > 0).all() and ((once >= 0) & (once < drafts.shape[1])).all(): return picked
+    raise ValueError(f"{type(context).__name__}: choose must give Long{[len(drafts), count]}, each once, of "
+                     f"{drafts.shape[1]} drafts, got {shown(picked)}")
+
+def known_before(
+    kept: Tensor,      # Bool[B, n]: which drafts are known
+    picked: Tensor,    # Long[B, count]: which were chosen, the first ones first
+) -> Tensor:           # Long[B, count]
+    "What is known, as long as it lasts; then what was chosen."
+    rank, count = kept.double() * 2, picked.shape[1]
+    first = torch.linspace(1, .5, count, dtype=rank.dtype, device=rank.device).expand_as(picked)
+    return rank.scatter_add(1, picked, first).topk(count, 1).indices
 
 # %% ../nbs/08_known.ipynb #efc61974
 def check_for_images(told: dict, model, batch: int):    # told: as of `for_images`; model: an `XAR`

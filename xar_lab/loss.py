@@ -150,7 +150,7 @@ def with_own(
     loss = torch.as_tensor(view.loss, device=x.device)[..., group, None]
     return torch.where(loss, read, flow.mix(held, draws.noise.to(x.device), t[:, group, None]))
 
-# %% ../nbs/23_loss.ipynb #841449ac
+# %% ../nbs/23_loss.ipynb #8f26fe9a
 def counting(view, layout) -> Tensor:    # Bool[S], or [b, S] where images differ
     "The places of the sequence whose loss counts: in groups that carry loss, and not empty."
     loss = view.loss[..., view.group_ids(layout)]
@@ -159,7 +159,7 @@ def counting(view, layout) -> Tensor:    # Bool[S], or [b, S] where images diffe
 def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     "The mean of a loss [b, A] over the places that count, Bool[A]; with Bool[b, A] every image weighs the same."
     if counted.ndim == 1: return loss[:, counted].mean()
-    return ((loss * counted).sum(1) / counted.sum(1)).mean()
+    return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
 # %% ../nbs/23_loss.ipynb #79679cbd
 def batch_losses(

@@ -202,11 +202,11 @@ class MethodExplorer(Explorer):
         some = sorted({round(k) for k in torch.linspace(0, last, min(16, last + 1)).tolist()})
         return animated([method_figure(self.method, n) for n in some], [f'step {n + 1}' for n in some], 700)
 
-# %% ../nbs/49_method_explorer.ipynb #2ffeaa10
+# %% ../nbs/49_method_explorer.ipynb #5a976022
 def learned(
     recipe: str,
     runs: str | Path = METHODS,    # as of `MethodExplorer`
-    rows: int = 3,                 # images of each class
+    rows: int = 3,                 # images of each class; one that has fewer is left out
 ) -> Any:                         # a figure of matplotlib
     "What the trained run of a recipe drew for its evaluation, unselected. `FileNotFoundError` if there is none."
     run, last = trained_run(recipe, runs), None
@@ -215,8 +215,9 @@ def learned(
         raise FileNotFoundError(f"no run of {recipe!r} in {runs} is trained and judged; this makes one: papermill "
                                 f'nbs/studies/family.ipynb -y "tables: [alone]" -y "recipes: [xar, {recipe}]"')
     with np.load(run / 'eval' / last.evaluation / 'samples.npz') as drawn: images, of = drawn['images'], drawn['labels']
-    some = [[images[np.flatnonzero(of == k)[row]].squeeze() for k in np.unique(of)] for row in range(rows)]
-    wall = np.block([[np.pad(image, 1, constant_values=96) for image in row] for row in some])
+    rim = [(1, 1), (1, 1), (0, 0)]                                                   # images are [n, h, w, c]
+    few = [np.pad(images[of == k][:rows], [(0, 0), *rim], constant_values=96) for k in np.unique(of)]
+    wall = np.concatenate([np.concatenate([*column], 0) for column in few if len(column) == rows], 1).squeeze()
     fig, ax = plt.subplots(figsize=(6.4, .64 * rows + .5))
     ax.imshow(wall, cmap='gray', vmin=0, vmax=255)
     ax.set_title(f'{recipe}: {last.step:,} steps in {duration(last.train_seconds)}; {last.class_accuracy:.1%} '

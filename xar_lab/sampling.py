@@ -6,7 +6,7 @@
 __all__ = ['GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'Drawing', 'prepare', 'check_generation',
            'draw_entities', 'evaluation_mode', 'generate', 'begin']
 
-# %% ../nbs/08_sampling.ipynb #bf7c2fd4
+# %% ../nbs/08_sampling.ipynb #57180fa4
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import shown
-from .context import Context
+from .context import Context, completed
 from .core import moved
 from .drafts import ask_several, go_back
 from .flow import Flow, LinearFlow, make_flow
-from .guidance import Settings, check_settings, within
-from .known import Known, Told, arranged, check_known, check_order, steps_of
+from .guidance import Settings, check_settings
+from .known import Known, Told, arranged, check_known, check_order, check_picked, known_before, steps_of
 from .model import XAR
 from .solvers import Velocity, check_codes
 from .streams import ImageStreams
@@ -119,7 +119,7 @@ def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-# %% ../nbs/08_sampling.ipynb #6dc4a01b
+# %% ../nbs/08_sampling.ipynb #16353447
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
@@ -156,8 +156,8 @@ class Drawing:
         return GuidedVelocity(ask, self.flow, weights.clamp(min=1.)[:, None].to(drafts.device), s.interval)
 
     def draw(self, n: int, record=None) -> Tensor:    # [B, n, C]
-        """Draw the entity of step n; nobody is told. A context with choose(velocity, drafts, count, done, randn) says
-        which of the drafts [B, n, C] of all tokens that are left are kept, Long[B, count]; the others are forgotten."""
+        """Draw the entity of step n; nobody is told. With a context that chooses, all tokens that are left are drafted,
+        and those that it keeps are returned; `order` then says which these are, and leaves the others to later ones."""
         s, told, chooses = self.settings, self.told(n), self.context.choose and n + 1 < len(self.order)
         if told and told.whole: return told.x.to(self.tokens.dtype)
         where = torch.cat([w.expand(self.batch, -1) for w in self.order[n:]], 1) if chooses else self.order[n]
@@ -171,8 +171,10 @@ class Drawing:
 
     def _chosen(self, n: int, where: Tensor, velocity: GuidedVelocity, x: Tensor, record) -> Tensor:
         "Of drafts of all tokens that are left those which step n keeps; the others are left to later steps."
-        sizes = [step.shape[-1] for step in self.order[n:]]
-        picked = self.context.choose(velocity, x, sizes[0], (n + 1) / len(self.order), self.noise)
+        sizes, done = [step.shape[-1] for step in self.order[n:]], (n + 1) / len(self.order)
+        picked = self.context.choose(velocity, x, sizes[0], done, self.noise)
+        picked = check_picked(picked, x, sizes[0], self.context)
+        if self.known: picked = known_before(self.known.at(where).kept[..., 0], picked)
         rest = torch.ones(where.shape, dtype=torch.bool, device='cpu').scatter_(1, picked.cpu(), False)
         later = where[rest].view(self.batch, -1).split(sizes[1:], 1)
         self.order[n:] = [where.gather(1, picked.cpu()), *later]
@@ -198,7 +200,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #b5cd3cec
+# %% ../nbs/08_sampling.ipynb #008222b2
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -211,7 +213,7 @@ def prepare(
     **told,                # settings, as `check_settings` takes them
 ) -> Drawing:
     "What `generate` was told, made ready. `ValueError` for what does not fit together."
-    flow, context = make_flow() if flow is None else flow, Context() if context is None else context
+    flow, context = make_flow() if flow is None else flow, completed(context or Context())
     if not callable(randn): raise ValueError(f"randn must be a function (shape) -> noise, got {shown(randn)}")
     if not isinstance(flow, Flow): raise ValueError(f"flow must be a flow, as make_flow gives it, got {shown(flow)}")
     device, (_, batch) = model.z_proj.weight.device, model.check_given(labels)
@@ -219,10 +221,7 @@ def prepare(
     if known is not None: known = check_known(known, model.layout, batch, model.config.in_channels, device)
     steps = check_order(context.order(batch, model.layout, noise), model.layout, batch) if order is None else None
     steps = steps or steps_of(order, model.layout, batch)
-    spans = [context.span(model.layout, n) for n in range(len(steps))]
-    settings = within(check_settings(len(steps), **told), spans)
-    if known is not None and len({*spans}) > 1:
-        raise ValueError(f"known: {type(context).__name__} draws entities that begin as what others ended as")
+    settings = check_settings(len(steps), **told, spans=[context.span(model.layout, n) for n in range(len(steps))])
     check_codes(settings.sampler, flow, model.pred)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
     hints = compared if settings.guided else compared[:batch]

@@ -15,7 +15,7 @@ from ..uses import register_recipe
 from .llamagen import llamagen
 from .mar import MaskedContext
 
-# %% ../../nbs/recipes/maskgit.ipynb #f0cc40a8
+# %% ../../nbs/recipes/maskgit.ipynb #9d0b4366
 class SurestContext(MaskedContext):
     "Sets of those codes of which the network is surest. Source: MaskGIT, Sec. 3.2; the noise: its code."
 
@@ -27,6 +27,10 @@ class SurestContext(MaskedContext):
     def order(self, batch, layout, randn):
         if layout.n_tokens == layout.n_entities: return super().order(batch, layout, randn)
         raise ValueError(f"context 'surest' chooses single tokens, and an entity of {layout!r} has more")
+
+    def reader(self, model, hints, batch):
+        if model.config.out_channels is not None: return super().reader(model, hints, batch)
+        raise ValueError("context 'surest' needs the scores of codes: flow 'codes'")
 
     def choose(self, velocity, drafts, count, done, randn):
         codes = nearest_code(drafts, velocity.flow.book(drafts))[..., None]

@@ -14,12 +14,13 @@ from ..entities import EntityLayout, make_layout, register_layout
 from ..uses import register_recipe
 from ..views import View
 
-# %% ../../nbs/recipes/sequencematch.ipynb #a561eee0
+# %% ../../nbs/recipes/sequencematch.ipynb #ddd98845
 class Corrected(EntityLayout):
     "All entities of another layout, and all of them again; the second copy counts."
 
     def __init__(self, grid, size=None, *, of: str = 'cell', **options):
         self.once = make_layout(of, grid, size, **options)
+        if self.once.real is not None: self.real = self.once.real.repeat(2)
         super().__init__('corrected', grid, [*self.once.parts, *self.once.parts])
 
     @property
@@ -38,7 +39,7 @@ class Corrected(EntityLayout):
 
 register_layout('corrected', Corrected)
 
-# %% ../../nbs/recipes/sequencematch.ipynb #00000009
+# %% ../../nbs/recipes/sequencematch.ipynb #ffd82fe1
 class OwnDrafts(CleanContext):
     "Corrections see corrections before them, and own drafts of the rest. Source: SequenceMatch (Cundy and Ermon 2023)."
 
@@ -47,6 +48,8 @@ class OwnDrafts(CleanContext):
         self.steps = steps
 
     def view(self, layout):
+        if not isinstance(layout, Corrected):
+            raise ValueError("context 'own_drafts' needs layout 'corrected' in its own order: drafts, then corrections")
         e = layout.n_entities // 2
         draft, entity = torch.arange(2 * e) < e, torch.arange(2 * e) % e
         before = entity[:, None] > entity
