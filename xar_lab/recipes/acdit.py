@@ -8,7 +8,8 @@ __all__ = []
 # %% ../../nbs/recipes/acdit.ipynb #00000003
 from ..uses import register_recipe
 
-# %% ../../nbs/recipes/acdit.ipynb #00000008
+# %% ../../nbs/recipes/acdit.ipynb #edb12822
 register_recipe('acdit', lambda dataset: dict(
-    layout='cell', context='clean', target='noise', times='uniform', sampler='euler', sample_steps=25) | (
+    layout='cell', context='clean', target='noise', times='uniform', sampler='euler', sample_steps=25, guidance=1.5,
+    guidance_schedule='constant') | (
     dict(steps=900) if dataset == 'digits' else {}))
