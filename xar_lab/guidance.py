@@ -137,7 +137,7 @@ def within(
     pairs = zip(grids, spans, strict=True)
     return [[end + (start - end) * t for t in times] for times, (start, end) in pairs]
 
-# %% ../nbs/08_guidance.ipynb #91c736ea
+# %% ../nbs/08_guidance.ipynb #0695dce8
 def check_settings(
     entities: int,                                            # number of entities, or of the steps of another order
     sampler: str,                                             # this and the others as `generate` takes them
@@ -147,14 +147,14 @@ def check_settings(
     guidance_schedule: str | Callable = 'linear',
     guidance_interval: tuple[float, float] = (0., 1.),
     sampler_options: dict | None = None,
-    spans: Sequence[tuple[float, float]] | None = None,       # as of `within`; None: all of the way
+    span: Callable | None = None,                             # n -> its times, as of `within`; None: all the way
 ) -> Settings:
     "Read the settings of `generate`; `ValueError` for a bad one."
     solve, usual, own = find_sampler(sampler, sampler_options or {})
     per_entity = _steps(steps, entities)
     if own and time_grid is not None: raise ValueError(f"sampler {sampler!r} has times of its own: no time_grid")
     grids = [_times(usual if time_grid is None else time_grid, own or n) for n in per_entity]
-    if spans is not None: grids = within(grids, spans)
+    if span is not None: grids = within(grids, [span(n) for n in range(entities)])
     weights, (low, high) = guidance_weights(guidance, guidance_schedule, entities), _interval(guidance_interval)
     if own and max(weights) > 1 and not any(low <= t <= high for t in grids[0][:-1]):
         raise ValueError(f"guidance_interval {shown(guidance_interval)} leaves out all times of sampler {sampler!r}")

@@ -131,17 +131,18 @@ def reading(
     else: read = torch.where(loss[:, group, None], torch.cat(queries, 1), read)
     return read, torch.where(loss, 1., t), blank
 
-# %% ../nbs/23_loss.ipynb #2af7bf01
+# %% ../nbs/23_loss.ipynb #5f7b550c
 def with_own(
     parts: Parts,
     answer: Callable,    # (states [b, S, C], t [b, G]) -> the network's output
     x: Tensor,           # [b, S, C]: the true tokens
     read: Tensor,        # [b, S, C]: what the network would read, as `reading` gives it with t
     t: Tensor,           # [b, G]
+    group: Tensor,       # Long[S]: the group of every token
     draws: Draws,
 ) -> Tensor:             # [b, S, C]
     "What the network reads, with what the context holds where no loss is taken."
-    flow, view, group = parts.flow, draws.view, draws.view.group_ids(parts.layout).to(x.device)
+    flow, view = parts.flow, draws.view
     def estimate(states, t):
         at = t[:, group, None]
         return flow.clean(flow.velocity(answer(states, t), states, at), states, at).to(x.dtype)
@@ -161,7 +162,7 @@ def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     if counted.ndim == 1: return loss[:, counted].mean()
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
-# %% ../nbs/23_loss.ipynb #79679cbd
+# %% ../nbs/23_loss.ipynb #a2046d8f
 def batch_losses(
     parts: Parts,
     network,            # parts.model, or what accelerate made of it
@@ -180,7 +181,7 @@ def batch_losses(
     usual, more = dict(drop=draws.drop) | ({} if blank is None else dict(blank=blank)), {}
     def said(*read, **more):
         with autocast(device, precision): return network(*read, given, view, **usual, **more)
-    read = with_own(parts, said, x, read, t, draws)
+    read = with_own(parts, said, x, read, t, group, draws)
     if model.terms: more |= dict(terms=(tokens, prepare_terms(model.terms, images)))
     if model.pred.apart:
         where, (noise, at) = view.asked(parts.layout).to(device), (v.to(device) for v in draws.asked)

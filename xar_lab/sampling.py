@@ -6,10 +6,11 @@
 __all__ = ['GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'Drawing', 'prepare', 'check_generation',
            'draw_entities', 'evaluation_mode', 'generate', 'begin']
 
-# %% ../nbs/08_sampling.ipynb #57180fa4
+# %% ../nbs/08_sampling.ipynb #deb2610d
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Sequence
 
 import torch
@@ -119,7 +120,7 @@ def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-# %% ../nbs/08_sampling.ipynb #16353447
+# %% ../nbs/08_sampling.ipynb #cb536b0e
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
@@ -160,21 +161,22 @@ class Drawing:
         and those that it keeps are returned; `order` then says which these are, and leaves the others to later ones."""
         s, told, chooses = self.settings, self.told(n), self.context.choose and n + 1 < len(self.order)
         if told and told.whole: return told.x.to(self.tokens.dtype)
-        where = torch.cat([w.expand(self.batch, -1) for w in self.order[n:]], 1) if chooses else self.order[n]
-        told, velocity = self.known and self.known.at(where), self.velocity(n, where)
+        where = self.order[n]
+        if chooses: where = torch.cat([step.expand(self.batch, -1) for step in self.order[n:]], 1)
+        if chooses and self.known: told = self.known.at(where)
+        velocity = self.velocity(n, where)
         start = self.noise((self.batch, where.shape[-1], self.model.config.in_channels))
         start = self.context.start(self.model.layout, self.tokens, n, start).double()
         x = s.solve(told.steer(velocity) if told else velocity, start, s.grids[n], self.noise, record)
         self.nfe += velocity.nfe
         if told: x = told.write(x)
-        return (self._chosen(n, where, velocity, x, record) if chooses else x).to(self.tokens.dtype)
+        return (self._chosen(n, where, velocity, x, told, record) if chooses else x).to(self.tokens.dtype)
 
-    def _chosen(self, n: int, where: Tensor, velocity: GuidedVelocity, x: Tensor, record) -> Tensor:
+    def _chosen(self, n: int, where: Tensor, velocity: GuidedVelocity, x: Tensor, told, record) -> Tensor:
         "Of drafts of all tokens that are left those which step n keeps; the others are left to later steps."
         sizes, done = [step.shape[-1] for step in self.order[n:]], (n + 1) / len(self.order)
-        picked = self.context.choose(velocity, x, sizes[0], done, self.noise)
-        picked = check_picked(picked, x, sizes[0], self.context)
-        if self.known: picked = known_before(self.known.at(where).kept[..., 0], picked)
+        picked = check_picked(self.context.choose(velocity, x, sizes[0], done, self.noise), x, sizes[0], self.context)
+        if told: picked = known_before(told.kept[..., 0], picked)
         rest = torch.ones(where.shape, dtype=torch.bool, device='cpu').scatter_(1, picked.cpu(), False)
         later = where[rest].view(self.batch, -1).split(sizes[1:], 1)
         self.order[n:] = [where.gather(1, picked.cpu()), *later]
@@ -200,7 +202,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #008222b2
+# %% ../nbs/08_sampling.ipynb #9535bdd8
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -221,7 +223,7 @@ def prepare(
     if known is not None: known = check_known(known, model.layout, batch, model.config.in_channels, device)
     steps = check_order(context.order(batch, model.layout, noise), model.layout, batch) if order is None else None
     steps = steps or steps_of(order, model.layout, batch)
-    settings = check_settings(len(steps), **told, spans=[context.span(model.layout, n) for n in range(len(steps))])
+    settings = check_settings(len(steps), **told, span=partial(context.span, model.layout))
     check_codes(settings.sampler, flow, model.pred)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
     hints = compared if settings.guided else compared[:batch]

@@ -15,9 +15,9 @@ from ..uses import register_recipe
 from .llamagen import llamagen
 from .mar import MaskedContext
 
-# %% ../../nbs/recipes/maskgit.ipynb #9d0b4366
+# %% ../../nbs/recipes/maskgit.ipynb #b5054800
 class SurestContext(MaskedContext):
-    "Sets of those codes of which the network is surest. Source: MaskGIT, Sec. 3.2; the noise: its code."
+    "Sets of those codes of which the network is surest. Source: MaskGIT, iterative decoding."
 
     def __init__(self, steps: int = 8, noise: float = 4.5):    # sets of a generation; temperature of the noise at first
         super().__init__(steps, ask='all')
