@@ -79,13 +79,13 @@ def bytes_of_states(
     if not config.fsdp: return 4 * parameters + 16 * trained
     return (8 * parameters + 12 * trained) // processes + 8 * parameters // blocks
 
-# %% ../nbs/24_cost.ipynb #fe7c17ce
+# %% ../nbs/24_cost.ipynb #e0c685c2
 def sampling_cost(parts: Parts) -> dict[str, int]:
     "Per image: `nfe`, and `reads`: runs of the network, cache fills not counted."
     sizes, nfe, reads = parts.model.config, 0, 0
     zeros = partial(torch.zeros, dtype=torch.float64)
     order = parts.context.order(1, parts.layout, zeros)
-    s = check_settings(len(order), span=partial(parts.context.span, parts.layout), **sampling_of(parts.config))
+    s = check_settings(len(order), **sampling_of(parts.config))
     queries = parts.context.query(parts.layout, zeros(1, parts.layout.n_tokens, sizes.in_channels), 0) is not None
     for times, weight in zip(s.grids, s.weights):
         v = GuidedVelocity(lambda x, t: zeros(len(x), 1, sizes.said), parts.flow, weight, s.interval)
