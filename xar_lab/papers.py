@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['NOT_KNOWN', 'CARD_KEYS', 'CARD_OPTIONS', 'EXPRESSIBLE', 'CARD_COLUMNS', 'paper_tables', 'as_markdown',
-           'published_row', 'paper_cards', 'cards_as_markdown']
+           'published_row', 'paper_cards', 'measured_tables', 'keep_measured', 'cards_as_markdown']
 
-# %% ../nbs/34_papers.ipynb #e411f155
+# %% ../nbs/34_papers.ipynb #1cf4841f
 import inspect
 import json
+from pathlib import Path
 
 import yaml
 
 from .config import TrainConfig
-from .core import project_root
+from .core import project_root, write_json
 from .model import PRESETS
 from .sampling import generate
 
-# %% ../nbs/34_papers.ipynb #463d793b
+# %% ../nbs/34_papers.ipynb #7859439e
 def paper_tables(
     paper: str = 'xar',    # folder within `papers/` of the project
 ) -> dict[str, dict]:      # by id: id, title, source, columns (key → heading), rows (dicts), notes; maybe side, config
@@ -28,10 +29,14 @@ def paper_tables(
         known = sorted(p.parent.name for p in folder.glob('*/tables.json'))
         raise FileNotFoundError(f"no tables of paper {paper!r}: {path} is not there; "
                                 f"papers with tables: {', '.join(known) or 'none, in this folder'}")
+    return _read_tables(path, f'papers/{paper}/tables.json')
+
+def _read_tables(path: Path, where: str) -> dict[str, dict]:
+    "The tables of a file, by id, each checked."
     tables = {}
     for table in json.loads(path.read_text(encoding='utf-8')):
-        _check(table, f'papers/{paper}/tables.json')
-        if table['id'] in tables: raise ValueError(f"papers/{paper}/tables.json: two tables are called {table['id']!r}")
+        _check(table, where)
+        if table['id'] in tables: raise ValueError(f"{where}: two tables are called {table['id']!r}")
         tables[table['id']] = table
     return tables
 
@@ -161,14 +166,43 @@ def _check_claims(card: dict, where: str):
     unknown = sorted(set(card.get('sampling', {})) - set(known))
     if unknown: raise ValueError(f"{where}: sampling: unknown argument {', '.join(unknown)}; known: {', '.join(known)}")
 
-# %% ../nbs/34_papers.ipynb #ced36c4b
-CARD_COLUMNS = {k: k for k in ('paper', 'entity', 'order', 'context', 'objective', 'acceleration', 'headline')} | dict(
-    here='here, and what is missing')
+# %% ../nbs/34_papers.ipynb #1f305e40
+def _measured_file() -> Path: return project_root() / 'papers' / 'measured.json'
 
-def _card_row(folder: str, card: dict, papers: str) -> dict:
+def measured_tables() -> dict[str, dict]:    # by id, as of `paper_tables`; rows have `recipe`; {} if nothing is kept
+    "What was measured here of the recipes. `ValueError` for a table that is incomplete."
+    path = _measured_file()
+    tables = _read_tables(path, 'papers/measured.json') if path.is_file() else {}
+    for table in tables.values(): _check_measured(table)
+    return tables
+
+def _check_measured(table: dict):
+    place = f"papers/measured.json: table {table['id']!r}"
+    if not isinstance(table.get('short'), str):
+        raise ValueError(f"{place} lacks short: what its numbers are, in a few words")
+    for n, row in enumerate(table['rows']):
+        lacks = [k for k in ('recipe', 'floors') if k not in row]
+        if lacks: raise ValueError(f"{place}, row {n}: lacks {', '.join(lacks)}")
+
+def keep_measured(
+    table: dict,    # id, title, source, columns, rows, notes, and short; one with this id is replaced
+):
+    "Keep a table of the recipes in `papers/measured.json`. `ValueError` for one that is incomplete."
+    _check(table, 'papers/measured.json'); _check_measured(table)
+    write_json(_measured_file(), [*({**measured_tables(), table['id']: table}).values()])
+
+# %% ../nbs/34_papers.ipynb #647b3e2a
+CARD_COLUMNS = {k: k for k in ('paper', 'entity', 'order', 'context', 'objective', 'acceleration')} | dict(
+    headline='published', measured='runs here: distance in floors of small images', here='here, and what is missing')
+
+def _measured(recipe: str | None, tables: dict[str, dict]) -> str | None:
+    found = [(t['short'], r['floors']) for t in tables.values() for r in t['rows'] if r['recipe'] == recipe]
+    return '; '.join(f'{short}: {floors}' for short, floors in found) or None
+
+def _card_row(folder: str, card: dict, papers: str, tables: dict[str, dict]) -> dict:
     made = f" (with {', '.join(f'`{r}`' for r in card['registers'])} registered)" if 'registers' in card else ''
     if recipe := card.get('config', {}).get('recipe'): made = f', recipe `{recipe}`'
-    return {**card, 'paper': f"[{card['name']}]({papers}/{folder}/README.md)",
+    return {**card, 'measured': _measured(recipe, tables), 'paper': f"[{card['name']}]({papers}/{folder}/README.md)",
             'here': f"**{card['expressible']}**{made}. {card['missing']}".strip(),
             'headline': card['headline'] + (f" ({card['source']})" if card['source'] else '')}
 
@@ -176,10 +210,11 @@ def cards_as_markdown(
     cards: dict[str, dict] | None = None,   # of `paper_cards`; None: all
     papers: str = '../papers',              # the folder of notes, seen from where the table will be read
 ) -> str:
-    "One table of all cards, in Markdown."
+    "One table of all cards, in Markdown: what is published beside what was measured here, in columns of their own."
     cards = paper_cards() if cards is None else cards
     place = lambda item: ([*EXPRESSIBLE].index(item[1]['expressible']), item[1]['name'].casefold())
-    rows = [_card_row(folder, card, papers) for folder, card in sorted(cards.items(), key=place)]
+    tables = measured_tables()
+    rows = [_card_row(folder, card, papers, tables) for folder, card in sorted(cards.items(), key=place)]
     meanings = '; '.join(f'**{word}**: {meaning}' for word, meaning in EXPRESSIBLE.items())
     return as_markdown(dict(title='The family of next-X generators', columns=CARD_COLUMNS, rows=rows,
                             source=f'the front matter of `{papers}/*/README.md`',
