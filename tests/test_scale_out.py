@@ -117,6 +117,22 @@ def test_a_sharded_run_is_the_same_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('step', (None, .01), ids=('exact', 'by differences'))
+def test_flow_maps_on_two_processes(tmp_path, step):
+    "What is asked without gradient beside the answer: alone, in copies, and split."
+    values = dict(steps=3, batch_size=16, save_every=3, flow='mean', sampler='map', time_steps=0, guidance=2.,
+                  flow_options=dict(guidance=4., step=step), compile=False)
+    commands = dict(alone=[sys.executable, '-m', 'xar_lab.training'], copies=torchrun(2), sharded=torchrun(2))
+    for name, command in commands.items():
+        done = run([*command, *job(tmp_path, name, fsdp=name == 'sharded', **values)[-1:]])
+        assert done.returncode == 0, done.stderr[-2000:]
+    losses = {name: torch.tensor([row['loss'] for row in read_lines(tmp_path / name / 'metrics.jsonl')])
+              for name in commands}
+    assert len(losses['alone']) == 3
+    for name in ('copies', 'sharded'): assert (losses[name] / losses['alone'] - 1).abs().max() < 1e-4, name
+
+
+@pytest.mark.slow
 def test_half_of_the_weights_on_two_processes(tmp_path):
     "What a pattern leaves alone does not move, in copies and split; resumed, a split run is the same."
     values = dict(steps=4, save_every=2, keep=4, trainable='decoder|pred|class_emb', log_every=1)

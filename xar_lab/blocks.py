@@ -21,7 +21,7 @@ from .checks import BELOW_1, FLAG, OPTIONS, TEXT, Check, is_whole, number, one_o
 from .core import Registry
 from .entities import EntityLayout
 
-# %% ../nbs/05_blocks.ipynb #345f7262
+# %% ../nbs/05_blocks.ipynb #6e783a4c
 DEEPEST, WIDEST, MOST_CLASSES = 1000, 2 ** 16, 10 ** 7    # far beyond what can be trained
 
 def _is_depth(value) -> bool:
@@ -38,9 +38,9 @@ SIZES = dict(
     dropout=BELOW_1, attn_dropout=BELOW_1, init=one_of('zero', 'published'),
     out_channels=Check('None or a whole number, 1 or more', lambda v: v is None or is_whole(v) and v >= 1),
     head=TEXT, head_options=options('config', 'layout'), blank=FLAG, given=OPTIONS,
-    block=TEXT, block_options=options('config', 'layout', 'index'))
+    block=TEXT, block_options=options('config', 'layout', 'index'), told=whole(0, WIDEST))
 
-# %% ../nbs/05_blocks.ipynb #0d55caaa
+# %% ../nbs/05_blocks.ipynb #2e89783c
 @dataclass(frozen=True)
 class XARConfig:
     "Sizes of an `XAR`. Other defaults are the plain choice; the published recipe sets dropout, time_steps and init."
@@ -64,10 +64,14 @@ class XARConfig:
     given: dict = field(default_factory=dict, hash=False)   # conditions beside the class, by name (05_conditions)
     block: str = 'attention'          # how tokens mix, by name
     block_options: dict = field(default_factory=dict, hash=False)  # its options
+    told: int = 0                     # numbers that a group is told beside its time (see `Flow.told`)
 
     def __post_init__(self):
         if isinstance(self.depth, list): object.__setattr__(self, 'depth', tuple(self.depth))
         for name, check in SIZES.items(): check(f'XARConfig: {name}', getattr(self, name))
+        if self.told and self.time_steps:
+            raise ValueError(f"XARConfig: told={self.told} needs continuous time: time_steps must be None, got "
+                             f"{self.time_steps}")
         if not self.width % self.heads and not self.head_dim % 4: return
         fits = [h for h in range(1, self.width + 1) if self.width % h == 0 and self.width // h % 4 == 0]
         raise ValueError(f"XARConfig: {self.heads} heads do not fit width {self.width}: "
@@ -89,7 +93,7 @@ PRESETS = dict(
     xar_h=XARConfig(1280, (20, 20), heads=16, in_channels=16, num_classes=1000),
 )
 
-# %% ../nbs/05_blocks.ipynb #847ea561
+# %% ../nbs/05_blocks.ipynb #62501349
 class TimeEmbedding(nn.Module):
     "t [...] in [0, 1] -> [..., width]."
 
@@ -101,6 +105,11 @@ class TimeEmbedding(nn.Module):
         self.steps, self.scale, self.channels = config.time_steps, config.time_scale, config.time_channels
         w = width or config.width
         self.mlp = nn.Sequential(nn.Linear(self.channels, w), nn.SiLU(), nn.Linear(w, w))
+
+    def still(self) -> 'TimeEmbedding':
+        "The same, which answers 0 until it is trained."
+        for p in self.mlp[-1].parameters(): nn.init.zeros_(p)
+        return self
 
     def sinusoid(self, t: Tensor) -> Tensor:
         "float32[..., time_channels]: cosines, then sines, of the scaled time at frequencies from 1 down to 1/10000."

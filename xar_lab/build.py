@@ -171,7 +171,7 @@ def conditions_of(config: TrainConfig, dataset) -> tuple[dict, dict]:   # the co
         full[name] = spec | ({'shape': list(first[name].shape[1:])} if asks else {})
     return full, first
 
-# %% ../nbs/22_build.ipynb #341df78a
+# %% ../nbs/22_build.ipynb #ee171776
 def network_of(
     config: TrainConfig,            # resolved
     channels: int,                  # of the latents
@@ -188,7 +188,7 @@ def network_of(
         PRESETS[config.model], **config.model_options, in_channels=channels, num_classes=num_classes, init=config.init,
         dropout=config.dropout, attn_dropout=config.attn_dropout, time_steps=config.time_steps or None,
         head=config.head, head_options=config.head_options, block=config.block, block_options=config.block_options,
-        out_channels=getattr(flow, 'channels', None), given=given or {})
+        out_channels=getattr(flow, 'channels', None), told=len(getattr(flow, 'told', ())), given=given or {})
     with seeded(config.seed, 'init'): apart = make_head(sizes, layout).apart            # tried, and thrown away
     asked_blank = not check_query(context, layout, channels, bool(apart)) and apart
     sizes, view = dataclasses.replace(sizes, blank=context.blanks or asked_blank), context.view(layout)

@@ -7,7 +7,7 @@ __all__ = ['CONTEXTS', 'Context', 'RandomContext', 'IncreasingContext', 'Decreas
            'CausalContext', 'seen_if_known', 'AnyOrderContext', 'Reader', 'answer_of', 'RereadReader', 'KnownReader',
            'own_runs', 'check_query', 'register_context', 'make_context', 'completed']
 
-# %% ../nbs/04_context.ipynb #676a4f4b
+# %% ../nbs/04_context.ipynb #33036fd0
 from typing import Any, Callable, Sequence
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .core import Registry, moved
 from .entities import EntityLayout
-from .views import View, taken, turns
+from .views import View, instant, placed, taken, turns
 
 # %% ../nbs/04_context.ipynb #3174aa43
 CONTEXTS = Registry('context')      # by name, see below
@@ -162,7 +162,7 @@ class AnyOrderContext(Context):
 
     def reader(self, model, hints, batch): return KnownReader(self, model, hints, batch)
 
-# %% ../nbs/04_context.ipynb #9b73c613
+# %% ../nbs/04_context.ipynb #60be1cae
 class Reader:
     "Reads through a cache: each entity sees what the view lets it see of those before it."
     per_image = False      # whether images may be drawn in orders of their own
@@ -191,7 +191,7 @@ class Reader:
     def ask(self,
         n: int,                     # the step
         where: Tensor,              # Long[n]: the tokens it draws
-        times: Sequence[float],     # the times of the solver
+        times: Sequence[float | tuple],   # the times of the solver, with what else the flow tells
     ) -> Callable:                  # (x [B or R, n, C], t) -> answer
         "The answer for entity n, as a function of its noisy state."
         s, query = self.model.layout.slices[n], self.context.query(self.model.layout, self.tokens, n)
@@ -201,11 +201,11 @@ class Reader:
         self.asked = n
         return self._reading(n, times) if not self.model.pred.apart else self._apart(n, query)
 
-    def _reading(self, n: int, times: Sequence[float]) -> Callable:
+    def _reading(self, n: int, times: Sequence[float | tuple]) -> Callable:
         self.modulations = self.model.modulations(self.hints, times)
         def output(x, t):
             rows = len(x)
-            when = torch.full((rows,), t, device=x.device)
+            when = torch.full((rows,), instant(t), device=x.device)
             cache, modulation = self.cache.part(rows), self.modulations(t, rows)
             self.reads += rows // self.batch
             return self.model.step(
@@ -249,7 +249,7 @@ def _name(context) -> str:
     known = [name for name, factory in CONTEXTS.items() if factory is type(context)]
     return f'context {(known or [type(context).__name__])[0]!r}'
 
-# %% ../nbs/04_context.ipynb #50465f6a
+# %% ../nbs/04_context.ipynb #f80c28b7
 class RereadReader:
     "Reads all known tokens anew in every step; of the others nothing but where they are. Any order. Source: MAR."
     per_image, hides = True, False      # hides: whether `looks` shows nobody what is not known: it needs no blank then
@@ -273,10 +273,10 @@ class RereadReader:
         def apart(x, t):
             if len(x) > max(made, default=0): made[len(x)] = self._vectors(where, len(x))
             return answer_of(self.model, made[max(made)][:len(x)], x.to(self.tokens.dtype), t)
-        def reading(x, t): return answer_of(self.model, self._vectors(where, len(x), x, float(t)), x, t)
+        def reading(x, t): return answer_of(self.model, self._vectors(where, len(x), x, t), x, instant(t))
         return apart if self.model.pred.apart else reading
 
-    def _vectors(self, where: Tensor, rows: int, x: Tensor | None = None, t: float = 1.) -> Tensor:
+    def _vectors(self, where: Tensor, rows: int, x: Tensor | None = None, t: float | tuple = 1.) -> Tensor:
         "What the network says of these tokens, which it reads if x is given."
         self.reads += rows // self.batch
         copies = rows // self.batch
@@ -288,7 +288,7 @@ class RereadReader:
             times = blank.float()
         if x is not None:
             tokens = tokens.scatter(1, where[..., None].expand_as(x), x.to(tokens.dtype))
-            times, blank = times.scatter(1, groups, t), blank.scatter(1, groups, False)
+            times, blank = placed(times, groups, t), blank.scatter(1, groups, False)
         blank = blank if self.model.config.blank else None
         h = self.model.vectors(tokens, times, self.hints[:rows], self.looks(known), blank)
         return taken(h, where)

@@ -93,7 +93,7 @@ def sampling_cost(parts: Parts) -> dict[str, int]:
         nfe, reads = nfe + v.nfe, reads + 1 + (weight > 1 or s.guided and queries)     # queries stay, of all rows
     return dict(nfe=nfe, reads=reads if parts.model.pred.apart else nfe)
 
-# %% ../nbs/24_cost.ipynb #4700463a
+# %% ../nbs/24_cost.ipynb #e99934b4
 def plan(
     parts: Parts,              # `build(config, device='meta')` will do
     processes: int = 1,        # devices that share a batch
@@ -103,7 +103,7 @@ def plan(
     c, sizes, length = parts.config, parts.model.config, sum(parts.view.sizes(parts.layout))
     (parameters, trained), blocks = sizes_of(parts.model), sum(sizes.depth)
     forward, activations = measure_forward(parts)
-    own = own_runs(parts.context, parts.layout, sizes.in_channels)
+    own = own_runs(parts.context, parts.layout, sizes.in_channels) + getattr(parts.flow, 'runs', 0)
     if c.activation_checkpointing:                                          # one block's, and every block's input
         activations = activations // blocks + blocks * length * sizes.width * 4
     states = bytes_of_states(c, parameters, blocks, processes, trained)

@@ -54,9 +54,10 @@ def uniform() -> Callable:   # (shape, generator=None, device=None) -> t float32
 TIMES.register('logit_normal', logit_normal)
 TIMES.register('uniform', uniform)
 
-# %% ../nbs/03_flow.ipynb #b2c56041
+# %% ../nbs/03_flow.ipynb #a2891587
 class LinearFlow:
     "The straight path between data (t = 0) and noise (t = 1). Source: xAR, Eq. 2–4."
+    told: tuple[str, ...] = ()     # what the network is told of every group beside t, see `04_maps`
 
     def __init__(self,
         target: str = 'velocity',      # what the network predicts: 'velocity' | 'x' | 'noise'
@@ -156,8 +157,8 @@ class CodesFlow(LinearFlow):
         "The loss in other words: bits per token, as long as no label is smoothed."
         return {} if self.label_smoothing else dict(bits_per_token=loss / math.log(2))
 
-# %% ../nbs/03_flow.ipynb #befb7597
-FLOWS = Registry('flow')
+# %% ../nbs/03_flow.ipynb #262f3259
+FLOWS = Registry('flow', also='xar_lab.maps')
 FLOWS.register('linear', LinearFlow)
 FLOWS.register('codes', CodesFlow)
 

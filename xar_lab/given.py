@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['XARWeights', 'XARGiven', 'Modulations']
 
-# %% ../nbs/06_given.ipynb #9f7def32
+# %% ../nbs/06_given.ipynb #bc26e7cf
+from functools import reduce
 from typing import Any, Sequence
 
 import torch
@@ -17,7 +18,7 @@ from .conditions import GIVEN, ClassCondition, Hints, make_condition, together
 from .entities import EntityLayout
 from .heads import make_head
 
-# %% ../nbs/06_given.ipynb #510009d8
+# %% ../nbs/06_given.ipynb #f08f7382
 class XARWeights(nn.Module):
     "The parameters of an `XAR`, under the names of the published files, and how they start."
 
@@ -46,6 +47,9 @@ class XARWeights(nn.Module):
         made = {name: make_condition(name, spec, config, layout) for name, spec in config.given.items()}
         self.given = nn.ModuleDict(made)                                  # after the others: they start as they please
         self.terms = nn.ModuleDict()                        # of the loss, by name: put in by who trains, see `05_terms`
+        self.told = nn.ModuleList(TimeEmbedding(config).still() for _ in range(config.told))   # as if nothing were told
+        if not self.told or not self.pred.apart: return
+        raise ValueError(f"head {config.head!r} is apart: it is told its time only, so the flow cannot tell it more")
 
     @property
     def blocks(self) -> list[Block]:
@@ -64,7 +68,7 @@ class XARWeights(nn.Module):
         for module in (self.pred, *(block.attn for block in self.blocks)):
             if hasattr(module, 'reset'): module.reset(zero)
 
-# %% ../nbs/06_given.ipynb #ff17f036
+# %% ../nbs/06_given.ipynb #1e2be044
 class XARGiven(XARWeights):
     "What is given, and how it becomes the condition and the modulation of the blocks."
 
@@ -126,14 +130,16 @@ class XARGiven(XARWeights):
         return [picture for picture in made if picture is not None]
 
     def condition(self,
-        t: Tensor,         # [B, G] in [0, 1]
+        t: Tensor,         # [B, G] in [0, 1]; or [B, G, 1 + told], with what else each group is told
         hints: Hints,      # of B rows
     ) -> Tensor:           # [B, G, width]
-        "What modulates each group: its time and what is given for all of them."
-        return self.time_embed(t) + hints.vector[:, None]
+        "What modulates each group: its time, what its flow tells it, and what is given for all of them."
+        t, told = (t, t.new_zeros(*t.shape, len(self.told))) if t.ndim == 2 else (t[..., 0], t[..., 1:])
+        more = [embed(value) for embed, value in zip(self.told, told.unbind(-1), strict=True)]
+        return reduce(torch.add, more, self.time_embed(t) + hints.vector[:, None])
 
     def modulate(self,
-        t: Tensor,         # [B, T] in [0, 1]
+        t: Tensor,         # [B, T] or [B, T, 1 + told], as of `condition`
         hints: Hints,      # of B rows
     ) -> list[Tensor]:     # per block [B, T, 6 · width]
         "The blocks' modulations for T times at once: one large matrix product is faster than T small ones."
@@ -144,22 +150,22 @@ class XARGiven(XARWeights):
         "The same, as they are needed at the times of a solver."
         return Modulations(self, hints, times)
 
-# %% ../nbs/06_given.ipynb #96ea5902
+# %% ../nbs/06_given.ipynb #56c829e2
 class Modulations:
     "The blocks' modulations at the times of a step list, made for several times at once (see `XAR.modulate`)."
 
     def __init__(self,
         model: XARGiven,
         hints: Hints,            # of all rows; under guidance 2B
-        times: Sequence[float],  # falling; a time that is not among them is computed when it is needed
+        times: Sequence[float | tuple],  # t, or (t, told, …); one that is not among them is computed when it is needed
         rows: int = 128,         # images × times of one matrix product
     ):
         self.model, self.hints, self.times = model, hints, list(times)
         self.together, self.made = max(1, rows // len(hints)), {}
 
-    def __call__(self, t: float, batch: int) -> list[Tensor]:    # [batch, 1, 6 · width] per block
+    def __call__(self, t: float | tuple, batch: int) -> list[Tensor]:    # [batch, 1, 6 · width] per block
         "The modulations at a time, for the first `batch` rows."
-        t = float(t)
+        t = t if isinstance(t, tuple) else float(t)
         if t not in self.times: return self._make([t], batch)[t]
         if t not in self.made:
             at = self.times.index(t)
@@ -168,6 +174,7 @@ class Modulations:
 
     def _make(self, times: list, batch: int) -> dict:
         device = self.model.z_proj.weight.device
-        rows = torch.tensor(times, dtype=torch.float32, device=device).expand(batch, -1)
+        rows = torch.tensor(times, dtype=torch.float32, device=device)[None]
+        rows = rows.expand(batch, *rows.shape[1:])
         layers = self.model.modulate(rows, self.hints[:batch])
         return {t: [m[:, i:i + 1].contiguous() for m in layers] for i, t in enumerate(times)}

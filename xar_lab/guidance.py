@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['MOST_STEPS', 'MOST_GUIDANCE', 'STEP_SCHEDULES', 'GUIDANCE_WEIGHT', 'GUIDANCE_SCHEDULES', 'steps_per_entity',
-           'guidance_weights', 'Settings', 'within', 'check_settings']
+           'guidance_weights', 'Settings', 'within', 'told_time', 'told_times', 'guides_itself', 'check_told',
+           'check_settings']
 
-# %% ../nbs/08_guidance.ipynb #47a30329
+# %% ../nbs/08_guidance.ipynb #303f3821
 import math
 import numbers
 import operator
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Sequence
+
+from torch import Tensor
 
 from .checks import TEXT, Check, Named, is_number, number, shown, whole
 from .solvers import Sampler, find_sampler
@@ -136,6 +139,37 @@ def within(
                              f"{shown((start, end))}")
     pairs = zip(grids, spans, strict=True)
     return [[end + (start - end) * t for t in times] for times, (start, end) in pairs]
+
+# %% ../nbs/08_guidance.ipynb #d3c9a069
+def told_time(
+    flow,
+    t: float,
+    end: float,                                      # where the step goes; t: the velocity at t itself
+    weight: float | Tensor,                          # of guidance; of one entity
+    interval: tuple[float, float] = (0., 1.),        # guided only there
+) -> float | tuple:                                  # t, or (t, told, …)
+    "A time with what the flow tells beside it."
+    if not getattr(flow, 'told', ()): return t
+    if isinstance(weight, numbers.Real):
+        return (t, *flow.tells(t, end, weight if interval[0] <= t <= interval[1] else 1.))
+    raise ValueError(f"{type(flow).__name__} tells the network more than the time, which drafts of several entities at "
+                     "once cannot")
+
+def told_times(flow, settings: Settings, n: int) -> list:    # of the solver of entity n
+    "The times of an entity, each with what the flow tells on the way to the next."
+    times, weight = settings.grids[n], settings.weights[n]
+    return [told_time(flow, t, end, weight, settings.interval) for t, end in zip(times, [*times[1:], 0.])]
+
+def guides_itself(flow) -> bool:
+    "Whether the network is told the weight of guidance, and answers guided."
+    return 'guidance' in getattr(flow, 'told', ())
+
+def check_told(flow, told: int):    # numbers that the network can be told
+    "`ValueError` for a flow that does not fit a network: it tells more, or less, than that reads."
+    tells = len(getattr(flow, 'told', ()))
+    if tells == told: return
+    raise ValueError(f"the flow {type(flow).__name__} tells the network {tells} numbers beside the time, and it was "
+                     f"made for {told}: give the flow that it was trained with")
 
 # %% ../nbs/08_guidance.ipynb #0695dce8
 def check_settings(

@@ -79,7 +79,7 @@ def check_known(
     tokens, kept = (part.flatten(2)[:, :, where.to(part.device)].transpose(1, 2) for part in (latents, mask))
     return Known(latents, mask, tokens, kept)
 
-# %% ../nbs/08_known.ipynb #2281a5ce
+# %% ../nbs/08_known.ipynb #1c62c968
 class KnownVelocity(Velocity):
     "A velocity that leads kept tokens from their noise to what they are."
 
@@ -92,6 +92,10 @@ class KnownVelocity(Velocity):
         self.x, self.kept = x, kept
 
     def __call__(self, x: Tensor, t: float) -> Tensor: return torch.where(self.kept, self.towards(x, t), self.fn(x, t))
+
+    def average(self, x: Tensor, t: float, end: float) -> Tensor:
+        "The mean velocity: kept tokens go straight."
+        return torch.where(self.kept, self.towards(x, t), self.fn.average(x, t, end))
 
     def towards(self, x: Tensor, t: float) -> Tensor:
         "The velocity at x whose clean estimate is the kept token; 0 at t = 0."

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Draws', 'draw_asked', 'draw', 'encode', 'mirror', 'mirror_given', 'reading', 'with_own', 'counting', 'mean_over',
-           'batch_losses', 'batch_loss', 'try_terms']
+           'asking', 'alone', 'batch_losses', 'batch_loss', 'try_terms']
 
-# %% ../nbs/23_loss.ipynb #499be134
+# %% ../nbs/23_loss.ipynb #c34561c3
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from .build import Parts
 from .checks import shown
 from .core import autocast, seeded, stream_seed
 from .data import SkipBadItems, as_given
+from .maps import Asking
 from .terms import prepare_terms, weighed
 from .views import View, taken
 
-# %% ../nbs/23_loss.ipynb #3628cdcc
+# %% ../nbs/23_loss.ipynb #a4413558
 @dataclass
 class Draws:
     "The random numbers of one step, for some positions of the global batch."
@@ -31,13 +32,15 @@ class Draws:
     flip: Tensor    # Bool[b]: mirror the image
     seeds: list     # a seed per image, for the codec's posterior: a latent is drawn again in every step
     asked: tuple[Tensor, Tensor] | None = None   # for a head apart: noise [b, (draws,) S, C], t [b, (draws,) S]
+    told: Tensor | None = None   # [b, G, told]: what the flow tells each group beside its time
 
     def part(self, where: slice) -> 'Draws':
         "The draws of some of the images."
         asked = self.asked and (self.asked[0][where], self.asked[1][where])
+        told = None if self.told is None else self.told[where]
         return Draws(self.view.part(where), self.t[where], self.noise[where],
                      {name: drop[where] for name, drop in self.drop.items()}, self.flip[where],
-                     self.seeds[where], asked)
+                     self.seeds[where], asked, told)
 
 # %% ../nbs/23_loss.ipynb #d9124b89
 def draw_asked(
@@ -57,7 +60,7 @@ def draw_asked(
     noise = torch.stack([torch.randn(shape, generator=stream('asked', step, i)) for i in positions])
     return noise, t if head.per_token else t[..., group]
 
-# %% ../nbs/23_loss.ipynb #886a6e59
+# %% ../nbs/23_loss.ipynb #0e3cfa8e
 def draw(
     parts: Parts,
     step: int,
@@ -68,10 +71,12 @@ def draw(
     def stream(*keys): return torch.Generator().manual_seed(stream_seed(c.seed, *keys))
     with seeded(c.seed, 'view', step):
         view, t = parts.context.draw(c.batch_size, parts.layout, parts.flow.times, stream('times', step))
-    shape = sum(view.sizes(parts.layout)), parts.model.config.in_channels
+    told, shape = None, (sum(view.sizes(parts.layout)), parts.model.config.in_channels)
+    flow: Any = parts.flow
+    if getattr(flow, 'told', ()): t, told = flow.draw_told(view, t, stream('told', step))
     def dropped(share, *keys): return (torch.rand(c.batch_size, generator=stream('drop', *keys)) < share)[part]
     return Draws(
-        view=view.part(part), t=t[part],
+        view=view.part(part), t=t[part], told=None if told is None else told[part],
         asked=draw_asked(parts, view, step, positions, stream) if parts.model.pred.apart else None,
         noise=torch.stack([torch.randn(shape, generator=stream('noise', step, i)) for i in positions]),
         drop={'label': dropped(c.label_dropout, step)} | {
@@ -162,7 +167,34 @@ def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     if counted.ndim == 1: return loss[:, counted].mean()
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
-# %% ../nbs/23_loss.ipynb #a2046d8f
+# %% ../nbs/23_loss.ipynb #417a4a59
+def asking(
+    parts: Parts,
+    said: Callable,      # (states [b, S, C], times [b, G, 1 + told], **more) -> the network's output
+    read: Tensor,        # [b, S, C]
+    times: Tensor,       # [b, G, 1 + told]
+    group: Tensor,       # Long[S]
+    drop: dict,          # name → Bool[b]
+) -> Asking:
+    "What a flow may ask of a training sequence."
+    without = {name: torch.ones_like(some) for name, some in drop.items()}
+    def answer(states, times, given=True): return said(states, times, **({} if given else dict(drop=without)))
+    return Asking(answer, read, times, group)
+
+# %% ../nbs/23_loss.ipynb #7086850e
+def alone(
+    parts: Parts,
+    draws: Draws,
+    x: Tensor,          # [b, S, C]: the true tokens
+    counted: Tensor,    # Bool[S] or [b, S]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:   # tokens, noise, times of the A that are asked; which of them count
+    "What a head apart is asked about, each with noise and a time of its own."
+    where, (noise, at) = draws.view.asked(parts.layout).to(x.device), (v.to(x.device) for v in draws.asked or ())
+    x, noise, per_token = taken(x, where), taken(noise, where), taken(at[..., None], where)
+    if noise.ndim > x.ndim: x = x[:, None]                                      # several draws of each token
+    return x, noise, per_token, counted[where] if counted.ndim == 1 else taken(counted[..., None], where)[..., 0]
+
+# %% ../nbs/23_loss.ipynb #e57fc9f0
 def batch_losses(
     parts: Parts,
     network,            # parts.model, or what accelerate made of it
@@ -172,7 +204,7 @@ def batch_losses(
     precision: str = 'float32',   # of the network: 'float32' | 'bf16' (autocast)
 ) -> tuple[Tensor, dict[str, Tensor]]:   # what is minimised; 'loss', the flow's, and the terms', without weights
     "The flow's loss of the head's answers, over all tokens of the groups that carry loss. Source: xAR, Eq. 4."
-    device, view, flow, model = images.device, draws.view, parts.flow, parts.model
+    device, view, model, flow = images.device, draws.view, parts.model, cast(Any, parts.flow)
     images, given = mirror(parts.codec, images, draws.flip), mirror_given(model, as_given(labels), draws.flip)
     with torch.no_grad(): tokens = parts.layout.split(encode(parts.codec, images, draws.seeds))
     read, t, blank = reading(parts, tokens, draws)
@@ -180,17 +212,16 @@ def batch_losses(
     counted, noise, per_token = counting(view, parts.layout).to(device), draws.noise.to(device), t[:, group, None]
     usual, more = dict(drop=draws.drop) | ({} if blank is None else dict(blank=blank)), {}
     def said(*read, **more):
-        with autocast(device, precision): return network(*read, given, view, **usual, **more)
+        with autocast(device, precision): return network(*read, given, view, **usual | more)
     read = with_own(parts, said, x, read, t, group, draws)
     if model.terms: more |= dict(terms=(tokens, prepare_terms(model.terms, images)))
     if model.pred.apart:
-        where, (noise, at) = view.asked(parts.layout).to(device), (v.to(device) for v in draws.asked)
-        x, noise, per_token = taken(x, where), taken(noise, where), taken(at[..., None], where)
-        if noise.ndim > x.ndim: x = x[:, None]                                  # several draws of each token
+        x, noise, per_token, counted = alone(parts, draws, x, counted)
         more |= dict(asked=(flow.mix(x, noise, per_token), per_token[..., 0]))
-        counted = counted[where] if counted.ndim == 1 else taken(counted[..., None], where)[..., 0]
+    if draws.told is not None: t = torch.cat([t[..., None], draws.told.to(device)], -1)
     output, losses = said(read, t, **more) if model.terms else (said(read, t, **more), {})
-    loss = flow.loss(output, x, noise, per_token)
+    if draws.told is None: loss = flow.loss(output, x, noise, per_token)
+    else: loss = flow.map_loss(output, x, noise, asking(parts, said, read, t, group, draws.drop))
     loss = mean_over(loss.mean(1) if loss.ndim == 3 else loss, counted)
     return weighed(loss, losses, parts.config.terms) if losses else loss, dict(loss=loss) | losses
 

@@ -27,7 +27,7 @@ from .views import View, runs, taken
 # %% ../nbs/06_model.ipynb #d5dc3e8c
 MOST_VARIANTS = 64   # most variants of the compiled block that are kept
 
-# %% ../nbs/06_model.ipynb #a90cdf90
+# %% ../nbs/06_model.ipynb #a7ababb3
 class XARNetwork(XARGiven):
     "From tokens and the condition of their groups to a vector per token, for training and sampling alike."
     recompute: bool = False   # in training, activations of the blocks are recomputed in the backward pass, not kept
@@ -77,8 +77,9 @@ class XARNetwork(XARGiven):
             raise ValueError(f"tokens {list(tokens.shape)} do not fit: expected {expected}")
         if blank is not None and not self.config.blank:
             raise ValueError("this model has no blank to read in the place of tokens: XARConfig(…, blank=True)")
-        expected = [len(tokens), groups]
-        if list(t.shape) != expected: raise ValueError(f"t {list(t.shape)} does not fit: expected {expected}")
+        fits = [[len(tokens), groups], [len(tokens), groups, 1 + self.config.told]][:1 + bool(self.config.told)]
+        if list(t.shape) not in fits:
+            raise ValueError(f"t {list(t.shape)} does not fit: expected {' or '.join(map(str, fits))}")
 
     def compile_blocks(self, **options):
         "Compile the blocks, where the time goes, from their next call on; options of `torch.compile`."
@@ -116,22 +117,22 @@ def behind(
     later = lambda s: slice(s.start + front, s.stop + front)
     return [(own, [own]), *((later(rows), [own, *map(later, seen)]) for rows, seen in pieces)]
 
-# %% ../nbs/06_model.ipynb #6f807e50
+# %% ../nbs/06_model.ipynb #658c4ecf
 def few_levels(
-    t: Tensor,   # [B, G]
+    t: Tensor,   # [B, G], or [B, G, 1 + told]
 ) -> tuple[Tensor, Tensor | None]:   # times [B, T], and which of them is every group's: Long[B, G]; None: its own
     "Times of which there are few, once each. Looked for on the CPU only: a GPU would have to wait."
-    if t.device.type != 'cpu': return t, None
+    if t.device.type != 'cpu' or t.ndim > 2: return t, None
     times, level = t.unique(return_inverse=True)
     return (times.expand(len(t), -1), level) if 2 * len(times) <= t.shape[1] else (t, None)
 
-# %% ../nbs/06_model.ipynb #cf51c7ab
+# %% ../nbs/06_model.ipynb #7d0632b4
 class XARTraining(XARNetwork):
     "All groups of a training sequence at once."
 
     def forward(self,
         tokens: Tensor,               # [B, S, C], the view's groups one after another
-        t: Tensor,                    # [B, G] in [0, 1], read in float32
+        t: Tensor,                    # [B, G] in [0, 1], read in float32; or [B, G, 1 + told], with what the flow tells
         labels: Tensor | dict | Hints,   # Long[B]; num_classes means no class; or what is given, by name
         view: View | None = None,     # default: one group per entity, block-causal
         blank: Tensor | None = None,  # Bool[B, G]: groups of which nothing is read
@@ -145,7 +146,7 @@ class XARTraining(XARNetwork):
         h = self.vectors(tokens, t, self.hints(labels, len(tokens), drop), view, blank, None if terms is None else kept)
         answer = self._answered(h, tokens, view, asked)
         if terms is None: return answer
-        return answer, losses_of(self.terms, Inside(kept, view, self.layout, t, *terms))
+        return answer, losses_of(self.terms, Inside(kept, view, self.layout, t if t.ndim == 2 else t[..., 0], *terms))
 
     def _answered(self, h, tokens, view, asked: tuple[Tensor, Tensor] | None) -> Tensor:
         if not self.pred.apart: return self.answer(h, tokens, sizes=view.sizes(self.layout))
@@ -163,7 +164,8 @@ class XARTraining(XARNetwork):
         mask, sees, front, count = mask_of(view, self.layout, tokens.device), view.sees, hints.prefix, 0
         if front is not None:
             count = front.shape[1]
-            t, mask, sees = F.pad(t, (1, 0)), behind(mask, count, len(ids)), F.pad(sees, (0, 0, 1, 0))
+            t, mask = F.pad(t, (0, 0) * (t.ndim - 2) + (1, 0)), behind(mask, count, len(ids))
+            sees = F.pad(sees, (0, 0, 1, 0))
         places = self._places(ids, sizes, sees, mask, tokens.device, count)
         t, level = few_levels(t)
         return self._vectors(tokens, self.condition(t, hints), places, blank=blank, level=level, hints=hints,

@@ -6,7 +6,7 @@
 __all__ = ['GuidedVelocity', 'EntityTrajectory', 'Generation', 'Recorder', 'Drawing', 'prepare', 'check_generation',
            'draw_entities', 'evaluation_mode', 'generate', 'begin']
 
-# %% ../nbs/08_sampling.ipynb #deb2610d
+# %% ../nbs/08_sampling.ipynb #4d42e893
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ from .context import Context, completed
 from .core import moved
 from .drafts import ask_several, go_back
 from .flow import Flow, LinearFlow, make_flow
-from .guidance import Settings, check_settings
+from .guidance import Settings, check_settings, check_told, guides_itself, told_time, told_times
 from .known import Known, Told, arranged, check_known, check_order, check_picked, known_before, steps_of
 from .model import XAR
 from .solvers import Velocity, check_codes
 from .streams import ImageStreams
 from .views import taken
 
-# %% ../nbs/08_sampling.ipynb #df74bbf4
+# %% ../nbs/08_sampling.ipynb #a6236de4
 class GuidedVelocity(Velocity):
     "The velocity of one entity, float64 [B, n, C]; counts its NFE."
 
@@ -41,9 +41,14 @@ class GuidedVelocity(Velocity):
     ):
         super().__init__(output, flow)
         self.weight, self.interval, self.nfe, self.said = weight, interval, 0, None
+        self.itself = guides_itself(flow)
         self.most = float(weight.max()) if isinstance(weight, Tensor) else weight
 
     def __call__(self, x: Tensor, t: float) -> Tensor: return self._guided(self._velocity, x, t)
+
+    def average(self, x: Tensor, t: float, end: float) -> Tensor:
+        "The mean velocity on the way from t to `end`."
+        return self._guided(partial(self._velocity, end=end), x, t)
 
     def output(self, x: Tensor, t: float) -> Tensor:
         "What the head says itself, guided: for samplers that draw from scores, not along a velocity. `said` keeps it."
@@ -51,14 +56,16 @@ class GuidedVelocity(Velocity):
         return self.said
 
     def _guided(self, read: Callable, x: Tensor, t: float) -> Tensor:
-        guide = bool(self.most > 1 and self.interval[0] <= t <= self.interval[1])
+        guide = bool(self.most > 1 and self.interval[0] <= t <= self.interval[1]) and not self.itself
         self.nfe += 1 + guide
         if not guide: return read(x, t)
         with_class, without = read(torch.cat([x, x]), t).chunk(2)
         return without + self.weight * (with_class - without)
 
-    def _output(self, x: Tensor, t: float) -> Tensor: return self.fn(x, t).double()
-    def _velocity(self, x: Tensor, t: float) -> Tensor: return self.flow.velocity(self._output(x, t), x, t)
+    def _output(self, x: Tensor, t: float, end: float | None = None) -> Tensor:
+        return self.fn(x, told_time(self.flow, t, t if end is None else end, self.weight, self.interval)).double()
+    def _velocity(self, x: Tensor, t: float, end: float | None = None) -> Tensor:
+        return self.flow.velocity(self._output(x, t, end), x, t)
 
 # %% ../nbs/08_sampling.ipynb #0489021e
 @dataclass
@@ -120,7 +127,7 @@ def _checked_noise(noise, shape) -> Tensor:
     if isinstance(noise, Tensor) and noise.shape == tuple(shape): return noise
     raise ValueError(f"randn must give noise of shape {list(shape)}, got {shown(noise)}")
 
-# %% ../nbs/08_sampling.ipynb #cb536b0e
+# %% ../nbs/08_sampling.ipynb #064a1b73
 @dataclass
 class Drawing:
     "Everything that drawing needs, checked."
@@ -145,8 +152,8 @@ class Drawing:
 
     def velocity(self, n: int, where: Tensor | None = None) -> GuidedVelocity:    # of these tokens, not those of step n
         "The velocity, and the answers, of step n: what a sampler follows."
-        s, where = self.settings, self.order[n] if where is None else where
-        return GuidedVelocity(self.reader.ask(n, where, s.grids[n]), self.flow, s.weights[n], s.interval)
+        s, ask = self.settings, partial(self.reader.ask, n, self.order[n] if where is None else where)
+        return GuidedVelocity(ask(told_times(self.flow, s, n)), self.flow, s.weights[n], s.interval)
 
     def velocities(self, steps: range, drafts: Tensor) -> GuidedVelocity:    # drafts [B, n, C]
         "Those of several steps, the next ones, in one pass: each as if those before it were the drafts; they are told."
@@ -202,7 +209,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #9535bdd8
+# %% ../nbs/08_sampling.ipynb #d22a8e2c
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -224,9 +231,9 @@ def prepare(
     steps = check_order(context.order(batch, model.layout, noise), model.layout, batch) if order is None else None
     steps = steps or steps_of(order, model.layout, batch)
     settings = check_settings(len(steps), **told, span=partial(context.span, model.layout))
-    check_codes(settings.sampler, flow, model.pred)
+    check_codes(settings.sampler, flow, model.pred); check_told(flow, model.config.told)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
-    hints = compared if settings.guided else compared[:batch]
+    hints = compared if settings.guided and not guides_itself(flow) else compared[:batch]
     reader = context.reader(model, hints, batch)
     steps = arranged(steps, order is not None, context, model.layout, reader, known)
     return Drawing(model, context, reader, steps, settings, flow, noise, known, batch)

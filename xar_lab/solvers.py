@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRAIGHT', 'CATEGORICAL', 'SAMPLERS', 'GRIDS', 'OWN', 'Sampler', 'uniform_grid', 'euler', 'heun', 'ab2', 'Velocity',
-           'as_velocity', 'dpmpp', 'sde', 'sde_grid', 'sde2', 'pick_codes', 'categorical', 'check_codes',
+           'as_velocity', 'dpmpp', 'sde', 'sde_grid', 'sde2', 'flow_map', 'pick_codes', 'categorical', 'check_codes',
            'shifted_grid', 'register_sampler', 'find_sampler']
 
 # %% ../nbs/07_solvers.ipynb #6dc2f6d0
@@ -75,7 +75,7 @@ def ab2(velocity, x, times, randn=None, record=None) -> Tensor:
         before = v, dt
     return x
 
-# %% ../nbs/07_solvers.ipynb #5beac9be
+# %% ../nbs/07_solvers.ipynb #a69a5719
 STRAIGHT = LinearFlow()
 
 class Velocity:
@@ -88,6 +88,10 @@ class Velocity:
         self.fn, self.flow = fn, flow
 
     def __call__(self, x: Tensor, t: float) -> Tensor: return self.fn(x, t)
+
+    def average(self, x: Tensor, t: float, end: float) -> Tensor:
+        "The mean velocity on the way from x at t to a time below. `ValueError` unless it is known."
+        raise ValueError("the mean velocity of a way is not known here: it takes a flow of maps, such as 'mean'")
 
     def clean(self, v: Tensor, x: Tensor, t: float) -> Tensor:
         "The clean estimate at x, where the velocity is v."
@@ -164,6 +168,15 @@ def sde2(velocity, x, times, randn, record=None) -> Tensor:
         before = clean, t
     return x
 
+# %% ../nbs/07_solvers.ipynb #4f1bb60d
+def flow_map(velocity, x, times, randn=None, record=None) -> Tensor:
+    "Exact as far as the mean velocities are, deterministic; one per step. Source: MeanFlow (2505.13447), Alg. 2."
+    for t, after in zip(times[:-1], times[1:]):
+        mean = velocity.average(x, t, after)
+        if record: record(x, t, mean)
+        x = x + (after - t) * mean
+    return x
+
 # %% ../nbs/07_solvers.ipynb #5c19fef3
 def pick_codes(
     scores: Tensor,             # [..., K]
@@ -181,7 +194,7 @@ def pick_codes(
     place = torch.searchsorted(reached, torch.special.ndtr(noise) * reached[..., -1:]).clamp(max=scores.shape[-1] - 1)
     return codes.gather(-1, place)[..., 0]
 
-# %% ../nbs/07_solvers.ipynb #420ff670
+# %% ../nbs/07_solvers.ipynb #2e2d6d58
 def categorical(velocity, x, times, randn, record=None, temperature=1., top_k=None, top_p=1.) -> Tensor:
     "A code for each token, drawn from the scores of a flow over a codebook. Source: LlamaGen, VAR."
     scores, flow = velocity.output(x, times[0]), velocity.flow
@@ -199,6 +212,9 @@ def check_codes(sampler: str, flow, head=None):
     if not draws_codes and not getattr(head, 'reads_noise', True):
         raise ValueError(f"head {type(head).__name__} reads no noise, so sampler {sampler!r} cannot follow it: use "
                          "'categorical', with flow 'codes'")
+    if OWN.get(sampler, {}).get('averages') and 'span' not in getattr(flow, 'told', ()):
+        raise ValueError(f"sampler {sampler!r} needs mean velocities, and the flow {type(flow).__name__} knows none: "
+                         "use flow 'mean', or another sampler such as 'euler'")
     if not draws_codes or hasattr(flow, 'book'): return
     raise ValueError(f"sampler {sampler!r} draws codes, and the flow {type(flow).__name__} has no codebook: use flow "
                      "'codes', or another sampler such as 'euler'")
@@ -212,7 +228,7 @@ def shifted_grid(
         raise ValueError(f"shift must be a positive number, got {shift!r}")
     return lambda steps: [shift * t / (shift * t + (1 - t)) for t in uniform_grid(steps)]
 
-# %% ../nbs/07_solvers.ipynb #46e9cb34
+# %% ../nbs/07_solvers.ipynb #04e344e6
 SAMPLERS, GRIDS, OWN = Registry('sampler'), {}, {}
 
 def register_sampler(
@@ -222,10 +238,11 @@ def register_sampler(
     steps: int | None = None,         # of a sampler that takes so many, whatever it is told (1: it answers at once)
     checks: dict | None = None,       # what its options accept: name -> `Check`
     codes: bool = False,              # whether it draws codes, from the scores of a flow over a codebook
+    averages: bool = False,           # whether it takes mean velocities, of a flow of maps
 ):
     "Make a sampler known by name."
     SAMPLERS.register(name, sampler)
-    GRIDS[name], OWN[name] = grid, dict(steps=steps, checks=checks or {}, codes=codes)
+    GRIDS[name], OWN[name] = grid, dict(steps=steps, checks=checks or {}, codes=codes, averages=averages)
 
 def find_sampler(
     name: str,
@@ -241,11 +258,12 @@ def find_sampler(
         own.get('checks', {}).get(option, ANYTHING)(f'sampler {name!r}: {option}', value)
     return partial(solve, **options) if options else solve, GRIDS.get(name, uniform_grid), own.get('steps')
 
-# %% ../nbs/07_solvers.ipynb #1720b732
+# %% ../nbs/07_solvers.ipynb #c316c248
 register_sampler('euler', euler)
 register_sampler('heun', heun)
 register_sampler('ab2', ab2)
 register_sampler('dpmpp', dpmpp)
 register_sampler('sde', sde, sde_grid)
 register_sampler('sde2', sde2, shifted_grid(2.))
+register_sampler('map', flow_map, averages=True)
 register_sampler('categorical', categorical, steps=1, checks=CATEGORICAL, codes=True)
