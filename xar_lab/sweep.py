@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OURS', 'HELD_OUT_ROUNDS', 'SECONDS', 'SHARE', 'SavedCell', 'SavedSweep', 'read_sweep', 'claim_sweep', 'sweep_lock',
            'is_judged', 'measure_held_out', 'run_cell', 'main', 'table_of', 'results', 'search_of', 'column_of',
-           'best_of', 'sweep']
+           'best_of', 'trains_alike', 'costs_of_search', 'sweep']
 
-# %% ../nbs/39_sweeps.ipynb #84e6b84f
+# %% ../nbs/39_sweeps.ipynb #ca5efc1c
 import json
 import sys
 import time
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
 from .budget import ArmCost
-from .cells import arm_of, name_of, names_of, spread
+from .cells import SAMPLING, Cell, arm_of, cells_of, name_of, names_of, spread
 from .checks import NAME, shown
 from .comparison import power_in_words
 from .config import MAY_CHANGE, TrainConfig
@@ -221,22 +221,40 @@ def column_of(
     raise ValueError(f"{'several columns are' if found else 'no column is'} called {shown(metric)}; there are: "
                      f"{', '.join(numbers)}")
 
-# %% ../nbs/39_sweeps.ipynb #97b0a4db
+# %% ../nbs/39_sweeps.ipynb #397f16fe
 def best_of(
     asked: Sweep,
     plan: Plan,            # of the search
     table: pd.DataFrame,   # what came out of it, in the same order
 ) -> dict[str, dict]:      # arm -> parameter -> value; an arm of which nothing was judged is left out
     "What each arm chooses: the values with the best mean of the metric over the seeds; the first of equally good ones."
-    names, sign = names_of(spread(asked.grid)), 1 if better(asked.metric) == 'lower' else -1
+    sign, searched = 1 if better(asked.metric) == 'lower' else -1, asked.search or {}
     tried: dict[str, dict[str, list]] = {}
     for cell, value in zip(plan.cells, table[column_of(table, asked.metric)]):
-        chosen = {k: cell.values[k] for k in asked.search or {}}
-        arm = arm_of({k: v for k, v in cell.values.items() if k not in (*chosen, 'seed')}, names)
-        tried.setdefault(arm, {}).setdefault(json.dumps(chosen), []).append(sign * value)
+        chosen = json.dumps({k: cell.values[k] for k in searched})
+        tried.setdefault(_searching(asked, cell), {}).setdefault(chosen, []).append(sign * value)
     means = {arm: {values: fmean(found) for values, found in of.items() if not any(map(isnan, found))}
              for arm, of in tried.items()}
     return {arm: json.loads(min(of, key=lambda values: of[values])) for arm, of in means.items() if of}
+
+# %% ../nbs/39_sweeps.ipynb #d0004343
+def _searching(asked: Sweep, cell: Cell) -> str:    # the arm that a cell of the search chooses for
+    return arm_of({k: v for k, v in cell.values.items() if k not in (*(asked.search or {}), 'seed')},
+                  names_of(spread(asked.grid)))
+
+def trains_alike(asked: Sweep) -> bool:
+    "Whether what is searched for changes nothing in training."
+    return set(asked.search or {}) <= {*SAMPLING}
+
+def costs_of_search(
+    asked: Sweep,
+    costs: dict[str, ArmCost],   # of its arms
+) -> dict[str, ArmCost]:         # arm of the search -> cost; empty if each has to be measured
+    "What the arms of a search take, where that is known."
+    if not trains_alike(asked): return {}
+    looking = search_of(asked)
+    cells = cells_of(looking.grid, looking.base, str(looking.folder))
+    return {c.arm: costs[arm] for c in cells if (arm := _searching(asked, c)) in costs}
 
 # %% ../nbs/39_sweeps.ipynb #ee1c07c9
 SECONDS, SHARE = 5., .1      # between two tables for whoever follows a sweep; of the time, what reading them may take
@@ -279,7 +297,7 @@ def _no_reason(folder: Path, run: str, status: int):
     write_json(folder / 'errors' / f'{run}.json', dict(
         error=f'the process ended with status {status}; the end of what it printed is in logs/{run}.txt'))
 
-# %% ../nbs/39_sweeps.ipynb #8cfaab97
+# %% ../nbs/39_sweeps.ipynb #47d6efa6
 def sweep(
     grid: dict | list,                   # {parameter of TrainConfig: value or list of values}, or several of them
     base: dict | None = None,            # parameters of all cells
@@ -293,13 +311,14 @@ def sweep(
     check_sweep(ask)
     known = _known_costs(ask.folder)
     plan, looking = make_plan(ask, known, say=say), search_of(ask) if ask.search else None
-    first = make_plan(looking, _known_costs(looking.folder), around=plan.around, say=say) if looking else None
+    tried = costs_of_search(ask, plan.costs) | _known_costs(looking.folder) if looking else {}
+    first = make_plan(looking, tried, around=plan.around, say=say) if looking else None
     check_agreed(ask, total := sum_of([first, plan] if first else [plan]))
     say(str(total))
     say(power_in_words(len({c.seed for c in plan.cells}), len({c.arm for c in plan.cells})))
     with sweep_lock(ask.folder):
         if looking and first:
-            known |= plan.costs if ask.equal == 'steps' else {}          # what was chosen may make steps dearer
+            known |= plan.costs if ask.equal == 'steps' or trains_alike(ask) else {}    # else steps may be dearer now
             plan = make_plan(ask, known, _search(ask, looking, first, follow, say), plan.around, say)
         claim_sweep(ask, plan)
         _run(ask, plan, follow)

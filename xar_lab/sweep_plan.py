@@ -6,8 +6,8 @@
 __all__ = ['DECIDES', 'NEVER', 'ROUNDS', 'MEASURED', 'Sweep', 'check_sweep', 'check_judging', 'check_held_out', 'Plan',
            'make_plan', 'sum_of', 'check_agreed']
 
-# %% ../nbs/38_sweep_plan.ipynb #2691dbfb
-import itertools
+# %% ../nbs/38_sweep_plan.ipynb #56077dfe
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -129,24 +129,27 @@ NEVER = 10 ** 9       # steps between sample grids: a sweep draws the last one o
 def _cells(asked: Sweep, more: dict | None = None) -> list[Cell]:
     return cells_of(asked.grid, dict(sample_every=NEVER) | asked.base, str(asked.folder), more)
 
-# %% ../nbs/38_sweep_plan.ipynb #60ae78b7
+# %% ../nbs/38_sweep_plan.ipynb #3d18206a
 def _threads(asked: Sweep) -> int: return max(1, (os.cpu_count() or 1) // (asked.at_once or os.cpu_count() or 1))
 
 ROUNDS = 3        # times that arms are measured where their time decides; the fastest counts
 
 def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict[str, ArmCost]:
-    "Arms in turn, so that whatever else the machine does slows them alike."
+    "Arms in turn, so that whatever else the machine does slows them alike. Those that train alike cost the same."
     first, before, costs = {c.arm: c for c in reversed(cells)}, torch.get_num_threads(), {}
     arms = some_of([*dict.fromkeys(c.arm for c in cells)], most)
+    leads = [*{first[arm].run: arm for arm in reversed(arms)}.values()][::-1]         # one for each training
+    rounds = [arms] + [leads] * (ROUNDS - 1 if asked.equal == 'time' else 0)
     torch.set_num_threads(before if torch.cuda.is_available() else _threads(asked))
     try:
-        for k, arm in itertools.product(range(ROUNDS if asked.equal == 'time' else 1), arms):
+        for k, arm in [(k, arm) for k, some in enumerate(rounds) for arm in some]:
             if k == 0: say(f'measuring {arm}')
             try: found = measure_arm(first[arm].asked)
             except ValueError as e: raise ValueError(f"arm {arm}: {e}") from None
             costs[arm] = min(costs.get(arm, found), found, key=lambda cost: cost.step_seconds)
     finally: torch.set_num_threads(before)
-    return costs
+    fastest = {first[arm].run: costs[arm].step_seconds for arm in leads}
+    return {arm: dataclasses.replace(cost, step_seconds=fastest[first[arm].run]) for arm, cost in costs.items()}
 
 # %% ../nbs/38_sweep_plan.ipynb #0f895c2f
 MEASURED = 8      # arms that stand for all, where steps are equal; fewer where some were measured before
