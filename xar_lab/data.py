@@ -175,8 +175,8 @@ def imagenet(
                       f"images <folder of ImageNet>/train{more}",
                       images=1_281_167, channels=16, grid=(side // 16, side // 16), num_classes=1000)
 
-# %% ../nbs/15_data.ipynb #babe5a2d
-DATASETS = Registry('data set')
+# %% ../nbs/15_data.ipynb #e71ac2ee
+DATASETS = Registry('data set', also='xar_lab.sample_files')
 DATASETS.register('digits', digits)
 DATASETS.register('fashion_mnist', fashion_mnist)
 DATASETS.register('folder', folder)
