@@ -6,7 +6,7 @@
 __all__ = ['Draws', 'draw_asked', 'draw', 'encode', 'mirror', 'mirror_given', 'reading', 'with_own', 'counting', 'mean_over',
            'asking', 'alone', 'batch_losses', 'batch_loss', 'try_terms']
 
-# %% ../nbs/23_loss.ipynb #c34561c3
+# %% ../nbs/23_loss.ipynb #38c6cbe5
 from dataclasses import dataclass
 from typing import Any, Callable, cast
 
@@ -18,6 +18,7 @@ from .checks import shown
 from .core import autocast, seeded, stream_seed
 from .data import SkipBadItems, as_given
 from .maps import Asking
+from .teacher import open_teacher
 from .terms import prepare_terms, weighed
 from .views import View, taken
 
@@ -167,10 +168,10 @@ def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     if counted.ndim == 1: return loss[:, counted].mean()
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
-# %% ../nbs/23_loss.ipynb #417a4a59
+# %% ../nbs/23_loss.ipynb #1c557efd
 def asking(
     parts: Parts,
-    said: Callable,      # (states [b, S, C], times [b, G, 1 + told], **more) -> the network's output
+    said: Callable,      # (states [b, S, C], times [b, G, 1 + told], **more) -> an output; by: of which network
     read: Tensor,        # [b, S, C]
     times: Tensor,       # [b, G, 1 + told]
     group: Tensor,       # Long[S]
@@ -178,8 +179,13 @@ def asking(
 ) -> Asking:
     "What a flow may ask of a training sequence."
     without = {name: torch.ones_like(some) for name, some in drop.items()}
-    def answer(states, times, given=True): return said(states, times, **({} if given else dict(drop=without)))
-    return Asking(answer, read, times, group)
+    def answer(states, times, given=True, **more):
+        return said(states, times, **({} if given else dict(drop=without)), **more)
+    if not (lesson := open_teacher(parts, read.device)): return Asking(answer, read, times, group)
+    network, flow = lesson
+    def taught(states, t, given=True):
+        return flow.velocity(answer(states, t, given, by=network), states, t[:, group, None])
+    return Asking(answer, read, times, group, taught)
 
 # %% ../nbs/23_loss.ipynb #7086850e
 def alone(
@@ -194,7 +200,7 @@ def alone(
     if noise.ndim > x.ndim: x = x[:, None]                                      # several draws of each token
     return x, noise, per_token, counted[where] if counted.ndim == 1 else taken(counted[..., None], where)[..., 0]
 
-# %% ../nbs/23_loss.ipynb #e57fc9f0
+# %% ../nbs/23_loss.ipynb #30a64778
 def batch_losses(
     parts: Parts,
     network,            # parts.model, or what accelerate made of it
@@ -211,8 +217,8 @@ def batch_losses(
     x, group = tokens[:, view.token_ids(parts.layout).to(device)], view.group_ids(parts.layout).to(device)
     counted, noise, per_token = counting(view, parts.layout).to(device), draws.noise.to(device), t[:, group, None]
     usual, more = dict(drop=draws.drop) | ({} if blank is None else dict(blank=blank)), {}
-    def said(*read, **more):
-        with autocast(device, precision): return network(*read, given, view, **usual | more)
+    def said(*read, by=network, **more):
+        with autocast(device, precision): return by(*read, given, view, **usual | more)
     read = with_own(parts, said, x, read, t, group, draws)
     if model.terms: more |= dict(terms=(tokens, prepare_terms(model.terms, images)))
     if model.pred.apart:

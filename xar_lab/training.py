@@ -6,7 +6,7 @@
 __all__ = ['take_step', 'batches', 'train_on', 'log', 'stops', 'save', 'go_back', 'announce', 'prepare', 'train', 'keep_failure',
            'main']
 
-# %% ../nbs/28_training.ipynb #eb65d030
+# %% ../nbs/28_training.ipynb #6d58baa1
 import json
 import os
 import signal
@@ -35,6 +35,7 @@ from .state import check_same_weights, claimed, first_not_finite, load_checkpoin
 # isort: split
 from .state import save_checkpoint, still_there, tensors_of, with_its_pieces
 from .step import learning_rate, make_optimizer, update
+from .teacher import open_teacher
 
 # %% ../nbs/28_training.ipynb #e0ad66c8
 def take_step(
@@ -158,7 +159,7 @@ def announce(run: Run, precision: str):
     print(describe_plan(cost), describe_time(run.cost['estimate'], run.config), *started, sep='\n')
     with run.keeping('cost.json is'): write_json(run.folder / 'cost.json', run.cost)
 
-# %% ../nbs/28_training.ipynb #080abd7c
+# %% ../nbs/28_training.ipynb #117d5e9b
 def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run, str]:    # the run, its precision
     "A run before its first step. `ValueError` for every mistake in names, data and sizes; nothing is written."
     device = device_of(int(os.environ.get('LOCAL_RANK', 0)), config.device)
@@ -168,9 +169,8 @@ def prepare(config: TrainConfig, follow, callbacks, signals: list) -> tuple[Run,
     parts.config = config = with_its_pieces(parts.config, folder)
     if config.fsdp: check_processes(accelerator.num_processes)
     make_optimizer(parts.model, config)                                    # a wrong name or option shows here
-    try_terms(parts)
-    chosen = make_callbacks(config, follow, callbacks, signals)
-    run = Run(parts, accelerator, chosen, folder)
+    try_terms(parts); open_teacher(parts)
+    run = Run(parts, accelerator, make_callbacks(config, follow, callbacks, signals), folder)
     run.cost = plan(parts, accelerator.num_processes, memory_of(device))
     return run, precision
 
