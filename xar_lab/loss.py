@@ -168,7 +168,7 @@ def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     if counted.ndim == 1: return loss[:, counted].mean()
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
-# %% ../nbs/23_loss.ipynb #1c557efd
+# %% ../nbs/23_loss.ipynb #3afd1bc3
 def asking(
     parts: Parts,
     said: Callable,      # (states [b, S, C], times [b, G, 1 + told], **more) -> an output; by: of which network
@@ -183,8 +183,9 @@ def asking(
         return said(states, times, **({} if given else dict(drop=without)), **more)
     if not (lesson := open_teacher(parts, read.device)): return Asking(answer, read, times, group)
     network, flow = lesson
-    def taught(states, t, given=True):
-        return flow.velocity(answer(states, t, given, by=network), states, t[:, group, None])
+    def taught(states, t, given=True, span=0.):
+        when = torch.stack([t, torch.full_like(t, span)], -1) if network.config.told else t
+        return flow.velocity(answer(states, when, given, by=network), states, t[:, group, None])
     return Asking(answer, read, times, group, taught)
 
 # %% ../nbs/23_loss.ipynb #7086850e

@@ -1,0 +1,60 @@
+"From a trained run to one that draws in a few steps, by the run notebook."
+import json
+
+import pytest
+from conftest import papermill, printed, refused
+
+from xar_lab.runs import read_lines
+from xar_lab.training import TrainConfig, train
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('teacher')
+    return train(TrainConfig(name='teacher', runs_dir=str(folder), steps=30, batch_size=32, sampler='euler',
+                             sample_steps=2, compile=False))
+
+
+QUICK = dict(images=40, steps=3, eval_samples=20)
+
+
+def test_a_map_of_a_run(teacher, tmp_path):
+    "Drawn, trained and judged at several numbers of steps; the same command goes on where it was."
+    told = dict(run=teacher, name='student', runs_dir=tmp_path, **QUICK, evaluations=[1, 2])
+    done = papermill('distil', tmp_path / 'out.ipynb', **told)
+    assert done.returncode == 0, done.stderr[-2000:]
+    config = json.loads((tmp_path / 'student' / 'config.json').read_text())['config']
+    assert (config['flow'], config['dataset'], config['sampler']) == ('mean', 'drawn', 'map')
+    assert (tmp_path / 'student-drawn' / 'samples.npz').is_file() and read_lines(tmp_path / 'student' / 'metrics.jsonl')
+    for steps in (1, 2):
+        report = json.loads((tmp_path / 'student' / 'eval' / f'steps{steps}' / 'report.json').read_text())
+        assert report['metrics']['nfe'] == 4 * steps and report['real'] == dict(name='digits')
+    trained = (tmp_path / 'student' / 'checkpoints').stat().st_mtime_ns
+    assert papermill('distil', tmp_path / 'again.ipynb', **told).returncode == 0
+    assert '40 of 40 samples are already there' in ''.join(printed(tmp_path / 'again.ipynb'))
+    assert (tmp_path / 'student' / 'checkpoints').stat().st_mtime_ns == trained
+
+
+@pytest.mark.slow
+def test_half_of_the_steps_again_and_again(teacher, tmp_path):
+    told = dict(run=teacher, name='h', runs_dir=tmp_path, method='halving', first=4, **QUICK)
+    done = papermill('distil', tmp_path / 'out.ipynb', **told)
+    assert done.returncode == 0, done.stderr[-2000:]
+    configs = [json.loads((tmp_path / f'h-{k}' / 'config.json').read_text())['config'] for k in (4, 2, 1)]
+    options = [config['flow_options'] for config in configs]
+    assert [o['teacher'] for o in options] == [str(teacher), str(tmp_path / 'h-4'), str(tmp_path / 'h-2')]
+    assert [o['weight'] for o in options] == [3., 1., 1.]                      # guidance is in the first, and so in all
+    report = json.loads((tmp_path / 'h-1' / 'eval' / 'steps1' / 'report.json').read_text())
+    assert report['metrics']['nfe'] == 4
+
+
+def test_bad_input_is_one_line(teacher, tmp_path):
+    told = dict(run=str(teacher), runs_dir=str(tmp_path), **QUICK)
+    for values, says in (
+            (dict(method='guess'), 'method must be one of map, halving'), (dict(run=str(tmp_path / 'x')), 'no run'),
+            (dict(images=33), 'positive multiple of the 10 classes'), (dict(evaluations=[0]), 'evaluations'),
+            (dict(evaluations=[]), 'evaluations must be a list'), (dict(stpes=3), 'unknown parameter stpes'),
+            (dict(name='teacher', runs_dir=str(teacher.parent)), 'is the teacher'),
+            (dict(guidance=.5), "flow 'mean': guidance")):
+        said = refused('distil', **told | values)
+        assert says in said and '\n' not in said, (values, said)
+    assert not (tmp_path / 'teacher-map').exists()
