@@ -59,7 +59,7 @@ class Sweep:
 
 DECIDES = 'grid base equal budget search search_seeds metric judge held_out'.split()      # a sweep's numbers
 
-# %% ../nbs/38_sweep_plan.ipynb #b391027f
+# %% ../nbs/38_sweep_plan.ipynb #365ead34
 def check_sweep(asked: Sweep):
     "`ValueError` for the first thing that cannot be."
     checks = dict(name=NAME, runs_dir=FOLDER, equal=one_of(*EQUAL), ask_hours=POSITIVE, ask_runs=whole(1), agreed=FLAG,
@@ -73,6 +73,13 @@ def check_sweep(asked: Sweep):
     if unknown := next((k for k in asked.judging if k not in known), None):
         raise ValueError(f"judge: unknown argument {shown(unknown)}; known: {', '.join(known)}")
     _check_search(asked)
+    _check_equal(asked)
+
+# %% ../nbs/38_sweep_plan.ipynb #1de2c025
+def _check_equal(asked: Sweep):
+    if asked.equal != 'steps' and any('steps' in values for values in [*spread(asked.grid), asked.search or {}]):
+        raise ValueError(f"equal={asked.equal!r} decides the steps of every arm: take steps out of the grid and the "
+                         "search; in base, they set the budget")
 
 def _check_search(asked: Sweep):
     if asked.search is None: return
