@@ -246,14 +246,16 @@ def check_n(
     balanced_labels(n, classes)
     return n
 
-# %% ../nbs/33_evaluation.ipynb #7ad58743
+# %% ../nbs/33_evaluation.ipynb #e2cd9272
 class _Model:
     "A model to judge."
     def __init__(self, model: XAR, folder, codec, dataset, **how):
         missing = [k for k, v in dict(codec=codec, dataset=dataset, folder=folder).items() if v is None]
         if missing: raise ValueError(f"to evaluate a model, give {', '.join(missing)}")
         self.model, self.codec, self.real, self.how = model, codec, dataset, how
-        self.config, self.folder, self.class_names = resolve(TrainConfig(dataset=dataset)), Path(folder), ()
+        of = dict(dataset) if isinstance(dataset, dict) else dict(name=dataset)
+        self.config = resolve(TrainConfig(dataset=of.pop('name'), dataset_options=of))
+        self.folder, self.class_names = Path(folder), ()
 
     def facts(self): return None
     def draw(self, given, sampling, processes, device, compile, **options) -> tuple[Tensor, dict]:
@@ -326,14 +328,14 @@ def _check_asked(seed, folder, comparison: dict, **counts):
     if unknown := next((name for name in comparison if name not in COMPARED_BY), None):
         raise ValueError(f"unknown argument {unknown!r}; besides its own, evaluate takes {', '.join(COMPARED_BY)}")
 
-# %% ../nbs/33_evaluation.ipynb #1236e19d
+# %% ../nbs/33_evaluation.ipynb #921e76bd
 def evaluate(
     run_or_model,                         # run folder, or an XAR (then give codec and dataset, and folder)
     *,
     n: int | None = None,                 # samples, a multiple of the classes; None: 1,000, or what is possible
     name: str = 'default',                # name of the evaluation: written to <run>/eval/<name>/
     folder: str | Path | None = None,     # where to write instead
-    codec=None, dataset: str | None = None,   # for a model: what decodes its latents; the data set to compare with
+    codec=None, dataset: str | dict | None = None,   # for a model: what decodes its latents; what to compare with
     flow: LinearFlow | None = None, context: Context | None = None,   # for a model: what it was trained with, and in
     sampler: str | None = None,           # default: the run's
     steps: int | list | None = None,      # per entity; default: the run's
