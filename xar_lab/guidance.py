@@ -140,7 +140,7 @@ def within(
     pairs = zip(grids, spans, strict=True)
     return [[end + (start - end) * t for t in times] for times, (start, end) in pairs]
 
-# %% ../nbs/08_guidance.ipynb #d3c9a069
+# %% ../nbs/08_guidance.ipynb #b7959240
 def told_time(
     flow,
     t: float,
@@ -160,12 +160,17 @@ def told_times(flow, settings: Settings, n: int) -> list:    # of the solver of 
     times, weight = settings.grids[n], settings.weights[n]
     return [told_time(flow, t, end, weight, settings.interval) for t, end in zip(times, [*times[1:], 0.])]
 
+# %% ../nbs/08_guidance.ipynb #e1ae0799
 def guides_itself(flow) -> bool:
     "Whether the network is told the weight of guidance, and answers guided."
     return 'guidance' in getattr(flow, 'told', ())
 
-def check_told(flow, told: int):    # numbers that the network can be told
-    "`ValueError` for a flow that does not fit a network: it tells more, or less, than that reads."
+def check_told(flow, told: int, settings: Settings | None = None, drops=None):    # told: numbers that the network reads
+    "`ValueError` for a flow that tells a network more or less than that reads, or was never told what is asked for."
+    if settings and hasattr(flow, 'check_drawing'):
+        flow.check_drawing(settings.sampler, settings.grids, settings.weights)
+    if drops is not None and guides_itself(flow):
+        raise ValueError(f"guidance_drops: {type(flow).__name__} is guided by what it is told, not by a comparison")
     tells = len(getattr(flow, 'told', ()))
     if tells == told: return
     raise ValueError(f"the flow {type(flow).__name__} tells the network {tells} numbers beside the time, and it was "

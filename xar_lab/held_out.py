@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HeldOut', 'held_out_images', 'held_out_parts', 'held_out_loss']
 
-# %% ../nbs/32_held_out.ipynb #8721959a
+# %% ../nbs/32_held_out.ipynb #3c0578ff
 import dataclasses
 import math
 import statistics
@@ -22,9 +22,10 @@ from .core import device_of
 from .data import SkipBadItems, as_given
 from .features import open_real, real_source
 from .loss import batch_losses, draw
+from .runs import read_config, run_path
 from .state import load_run
 
-# %% ../nbs/32_held_out.ipynb #121c5609
+# %% ../nbs/32_held_out.ipynb #e6c6b20d
 @dataclass(frozen=True)
 class HeldOut:
     "A loss on held-out images."
@@ -48,7 +49,8 @@ def held_out_parts(
     config = dataclasses.replace(config, batch_size=batch_size, seed=seed, label_dropout=0., flip=False)
     dataset, context = held_out_images(config), context_of(config)
     for condition in model.given.values(): condition.dropout = 0.
-    return Parts(config, dataset, dataset.wrap(codec), {}, model.layout, context, context.view(model.layout), model,
+    spec = read_config(run_path(run) / 'config.json').get('codec', {})
+    return Parts(config, dataset, dataset.wrap(codec), spec, model.layout, context, context.view(model.layout), model,
                  flow_of(config, codec))
 
 # %% ../nbs/32_held_out.ipynb #6dd3c3e8

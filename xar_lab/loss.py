@@ -6,8 +6,9 @@
 __all__ = ['Draws', 'draw_asked', 'draw', 'encode', 'mirror', 'mirror_given', 'reading', 'with_own', 'counting', 'mean_over',
            'asking', 'alone', 'batch_losses', 'batch_loss', 'try_terms']
 
-# %% ../nbs/23_loss.ipynb #38c6cbe5
-from dataclasses import dataclass
+# %% ../nbs/23_loss.ipynb #2edb38a1
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable, cast
 
 import torch
@@ -61,7 +62,7 @@ def draw_asked(
     noise = torch.stack([torch.randn(shape, generator=stream('asked', step, i)) for i in positions])
     return noise, t if head.per_token else t[..., group]
 
-# %% ../nbs/23_loss.ipynb #0e3cfa8e
+# %% ../nbs/23_loss.ipynb #fa61f1e3
 def draw(
     parts: Parts,
     step: int,
@@ -73,8 +74,7 @@ def draw(
     with seeded(c.seed, 'view', step):
         view, t = parts.context.draw(c.batch_size, parts.layout, parts.flow.times, stream('times', step))
     told, shape = None, (sum(view.sizes(parts.layout)), parts.model.config.in_channels)
-    flow: Any = parts.flow
-    if getattr(flow, 'told', ()): t, told = flow.draw_told(view, t, stream('told', step))
+    if getattr(parts.flow, 'told', ()): t, told = cast(Any, parts.flow).draw_told(view, t, stream('told', step))
     def dropped(share, *keys): return (torch.rand(c.batch_size, generator=stream('drop', *keys)) < share)[part]
     return Draws(
         view=view.part(part), t=t[part], told=None if told is None else told[part],
@@ -168,27 +168,28 @@ def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     if counted.ndim == 1: return loss[:, counted].mean()
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
-# %% ../nbs/23_loss.ipynb #3afd1bc3
+# %% ../nbs/23_loss.ipynb #5245d85b
 def asking(
     parts: Parts,
     said: Callable,      # (states [b, S, C], times [b, G, 1 + told], **more) -> an output; by: of which network
     read: Tensor,        # [b, S, C]
     times: Tensor,       # [b, G, 1 + told]
     group: Tensor,       # Long[S]
+    counted: Tensor,     # Bool[S] or [b, S]
     drop: dict,          # name → Bool[b]
 ) -> Asking:
     "What a flow may ask of a training sequence."
-    without = {name: torch.ones_like(some) for name, some in drop.items()}
-    def answer(states, times, given=True, **more):
-        return said(states, times, **({} if given else dict(drop=without)), **more)
-    if not (lesson := open_teacher(parts, read.device)): return Asking(answer, read, times, group)
-    network, flow = lesson
+    without = dict(drop={name: torch.ones_like(some) for name, some in drop.items()})
+    def answer(states, times, given=True, **more): return said(states, times, **({} if given else without), **more)
+    asked = Asking(answer, read, times, group, counted, partial(answer, exact=True))
+    if not getattr(parts.flow, 'teacher', None): return asked
+    network, flow = cast(tuple, open_teacher(parts, read.device))
     def taught(states, t, given=True, span=0.):
-        when = torch.stack([t, torch.full_like(t, span)], -1) if network.config.told else t
+        when = torch.stack([t, torch.where(times[..., 1] > 0, span, 0.)], -1) if network.config.told else t
         return flow.velocity(answer(states, when, given, by=network), states, t[:, group, None])
-    return Asking(answer, read, times, group, taught)
+    return replace(asked, taught=taught)
 
-# %% ../nbs/23_loss.ipynb #7086850e
+# %% ../nbs/23_loss.ipynb #da8d8961
 def alone(
     parts: Parts,
     draws: Draws,
@@ -201,7 +202,7 @@ def alone(
     if noise.ndim > x.ndim: x = x[:, None]                                      # several draws of each token
     return x, noise, per_token, counted[where] if counted.ndim == 1 else taken(counted[..., None], where)[..., 0]
 
-# %% ../nbs/23_loss.ipynb #30a64778
+# %% ../nbs/23_loss.ipynb #d00c865d
 def batch_losses(
     parts: Parts,
     network,            # parts.model, or what accelerate made of it
@@ -218,8 +219,8 @@ def batch_losses(
     x, group = tokens[:, view.token_ids(parts.layout).to(device)], view.group_ids(parts.layout).to(device)
     counted, noise, per_token = counting(view, parts.layout).to(device), draws.noise.to(device), t[:, group, None]
     usual, more = dict(drop=draws.drop) | ({} if blank is None else dict(blank=blank)), {}
-    def said(*read, by=network, **more):
-        with autocast(device, precision): return by(*read, given, view, **usual | more)
+    def said(*read, by=network, exact=False, **more):
+        with autocast(device, 'float32' if exact else precision): return by(*read, given, view, **usual | more)
     read = with_own(parts, said, x, read, t, group, draws)
     if model.terms: more |= dict(terms=(tokens, prepare_terms(model.terms, images)))
     if model.pred.apart:
@@ -228,7 +229,7 @@ def batch_losses(
     if draws.told is not None: t = torch.cat([t[..., None], draws.told.to(device)], -1)
     output, losses = said(read, t, **more) if model.terms else (said(read, t, **more), {})
     if draws.told is None: loss = flow.loss(output, x, noise, per_token)
-    else: loss = flow.map_loss(output, x, noise, asking(parts, said, read, t, group, draws.drop))
+    else: loss = flow.map_loss(output, x, noise, asking(parts, said, read, t, group, counted, draws.drop))
     loss = mean_over(loss.mean(1) if loss.ndim == 3 else loss, counted)
     return weighed(loss, losses, parts.config.terms) if losses else loss, dict(loss=loss) | losses
 

@@ -17,7 +17,7 @@ from .checks import Check, number, whole
 from .flow import LinearFlow, at_least, register_flow
 from .views import View
 
-# %% ../nbs/04_maps.ipynb #320c3487
+# %% ../nbs/04_maps.ipynb #e1231e6d
 def strangers(
     view: View,
     batch: int,          # images, B
@@ -27,8 +27,7 @@ def strangers(
     "Groups at random, as large a share as there can be, of which none sees another."
     size = batch, len(view.entity)
     loss, sees = torch.as_tensor(view.loss).expand(size), torch.as_tensor(view.sees)
-    sees = sees.expand(batch, *sees.shape[-2:])
-    linked = sees | sees.transpose(1, 2)
+    linked = (sees | sees.transpose(-1, -2)).expand(batch, *sees.shape[-2:])
     wanted = (loss.sum(1) * share + torch.rand(batch, generator=generator, device='cpu')).floor()
     chosen, rows = torch.zeros(size, dtype=torch.bool, device='cpu'), torch.arange(batch, device='cpu')
     for at in torch.rand(size, generator=generator, device='cpu').argsort(1).T:
@@ -36,7 +35,7 @@ def strangers(
         chosen[rows, at] = free
     return chosen
 
-# %% ../nbs/04_maps.ipynb #6424ad82
+# %% ../nbs/04_maps.ipynb #3254d282
 @dataclass
 class Asking:
     "What a flow may ask the network about a training sequence, without gradient."
@@ -44,6 +43,8 @@ class Asking:
     states: Tensor      # [b, S, C]: what is read
     times: Tensor       # [b, G, 1 + told]
     group: Tensor       # Long[S]: the group of every token
+    counted: Tensor | None = None     # Bool[S] or [b, S]: the tokens whose loss counts; None: all
+    exact: Callable | None = None     # `answer` in float32, for differences; None: `answer`
     taught: Callable | None = None    # (states, t [b, G], given=True, span=0) -> a teacher's velocity [b, S, C]
 
     def told(self, k: int) -> Tensor:    # [b, S, 1]
@@ -80,14 +81,17 @@ class Asking:
         if step is None:
             with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance('force_eager'):
                 return at_least(torch.func.jvp(self.answer, (self.states, self.times.contiguous()), (onward, later))[1])
-        ends = [at_least(self.answer(self.states + h * onward, self.times + h * later)) for h in (step / 2, -step / 2)]
-        return (ends[0] - ends[1]) / step
+        ends = []
+        for h in (step / 2, -step / 2):
+            with torch.random.fork_rng():                                          # what drops out is the same in both
+                ends.append((self.exact or self.answer)(self.states + h * onward, self.times + h * later))
+        return (at_least(ends[0]) - at_least(ends[1])) / step
 
 # %% ../nbs/04_maps.ipynb #867726f8
 TEACHER = Check('None or the folder of a run', lambda v: v is None or isinstance(v, str) and v != '')
 SMALL = 1e-3     # beside which a token's loss is large, where losses are divided by their size
 
-# %% ../nbs/04_maps.ipynb #fd89e7a3
+# %% ../nbs/04_maps.ipynb #499d3e2a
 class MeanFlow(LinearFlow):
     "Mean velocities of any way along the straight path. Source: MeanFlow (2505.13447), improved (2512.02012)."
     teachers: tuple[str, ...] = ('linear',)     # flows of runs that it can learn from
@@ -98,6 +102,7 @@ class MeanFlow(LinearFlow):
         power: float = 1.,            # each token's loss is divided by its size to this power (MeanFlow: 1)
         step: float | None = None,    # None: exact derivatives; or by differences of so much time
         teacher: str | None = None,   # folder of a run: its velocities are learned, not those of the training pairs
+        teacher_sha256: str | None = None,   # hash of the teacher's average; another is refused
         times: str = 'logit_normal',  # distribution of both times, by name
         **options,                    # options of that distribution
     ):
@@ -106,23 +111,29 @@ class MeanFlow(LinearFlow):
         number(0, 2)("flow 'mean': power", power)
         if step is not None: number(1e-6, .5)("flow 'mean': step", step)
         TEACHER("flow 'mean': teacher", teacher)
-        self.share, self.guidance, self.power, self.step, self.teacher = share, guidance, power, step, teacher
+        self.share, self.guidance, self.power, self.step = share, guidance, power, step
+        self.teacher, self.teacher_sha256 = teacher, teacher_sha256
         self.told, self.lesson = ('span', 'guidance') if guidance > 1 else ('span',), None   # lesson: see `22_teacher`
         self.runs = 3 + (guidance > 1)           # forward passes beside the one that learns; a derivative counts two
 
     def tells(self, t: float, end: float, weight: float) -> tuple[float, ...]:
         "What the network is told: how far it goes, and 1 − 1/w."
-        return (t - end, 1 - 1 / min(max(1., weight), self.guidance))[:len(self.told)]
+        return (t - end, 1 - 1 / max(1., weight))[:len(self.told)]
+
+    def check_drawing(self, sampler: str, grids: list[list[float]], weights: list[float]):    # of every entity
+        "`ValueError` for a weight that the network was never told."
+        if 'guidance' not in self.told or max(weights) <= self.guidance: return
+        raise ValueError(f"guidance {max(weights):g} is more than the flow was trained with: up to {self.guidance:g}")
 
     def draw_told(self, view: View, t: Tensor, generator=None) -> tuple[Tensor, Tensor]:    # t [B, G]; [B, G, told]
-        "Spans for some groups, of which t then is the upper of two times; weights for all that carry loss."
-        other = self.times(t.shape, generator).to(t)
+        "Spans for some groups, uniform up to their time; weights for all that carry loss."
         carried = strangers(view, len(t), self.share, generator).to(t.device)
-        told = [torch.where(carried, (t - other).abs(), 0.)]
+        share = torch.rand(t.shape, generator=generator, device='cpu').to(t)
+        told = [torch.where(carried, t * share, 0.)]
         if self.guidance > 1:
             some = torch.rand(t.shape, generator=generator, device='cpu').to(t) * (1 - 1 / self.guidance)
             told.append(torch.where(torch.as_tensor(view.loss, device=t.device), some, 0.))
-        return torch.where(carried, torch.maximum(t, other), t), torch.stack(told, -1)
+        return t, torch.stack(told, -1)
 
     def map_loss(self, output: Tensor, x: Tensor, noise: Tensor, asking: Asking) -> Tensor:    # [B, S]
         "The loss of every token: the implied velocity against the pair's, guided. Source: MeanFlow, Eq. 6."
@@ -136,7 +147,7 @@ class MeanFlow(LinearFlow):
         weighted = error / (error.detach() + SMALL) ** self.power
         return weighted + (error - weighted).detach()                  # its gradient; what is shown is the error itself
 
-# %% ../nbs/04_maps.ipynb #054d60cd
+# %% ../nbs/04_maps.ipynb #3d1f4ca0
 class HalvedFlow(MeanFlow):
     "Each step is two of a teacher's. Source: Salimans and Ho 2022, Alg. 2, on the straight path."
     teachers = 'linear', 'halved'
@@ -153,6 +164,13 @@ class HalvedFlow(MeanFlow):
         if teacher is None: raise ValueError("flow 'halved' needs a teacher, the folder of a run")
         self.steps, self.weight, self.runs = steps, weight, 2 * (1 + (weight > 1))
 
+    def check_drawing(self, sampler: str, grids: list[list[float]], weights: list[float]):
+        "`ValueError` for other steps than those that were learned."
+        steps = [k / self.steps for k in range(self.steps, -1, -1)]
+        right = all(len(g) == len(steps) and all(abs(a - b) < 1e-9 for a, b in zip(g, steps)) for g in grids)
+        if sampler == 'map' and right: return
+        raise ValueError(f"flow 'halved' was trained for {self.steps} steps of sampler 'map' and draws in no other way")
+
     def draw_told(self, view: View, t: Tensor, generator=None) -> tuple[Tensor, Tensor]:    # as of `MeanFlow`
         "For carried groups the time of a step, and its length."
         carried = strangers(view, len(t), self.share, generator).to(t.device)
@@ -161,13 +179,16 @@ class HalvedFlow(MeanFlow):
         return torch.where(carried, step.to(t) / self.steps, t), span[..., None]
 
     def map_loss(self, output: Tensor, x: Tensor, noise: Tensor, asking: Asking) -> Tensor:    # [B, S]
-        "The loss of every token that is carried, as if all were: the mean over all is that over those."
+        "The loss of every token that is carried; an image's mean over all tokens that count is that over those."
         h, weight, moving = .5 / self.steps, float(self.weight), asking.told(1) > 0
         first = asking.lesson(weight, span=h)
         onward = torch.where(moving, asking.states - h * first, asking.states).to(asking.states)
         then = asking.lesson(weight, onward, asking.times[..., 0] - h * (asking.times[..., 1] > 0), span=h)
         error = (at_least(output) - (first + then) / 2).square().mean(-1)
-        return error * moving[..., 0] / moving.float().mean().clamp(min=1e-6)
+        every = moving.new_ones(error.shape[1]) if asking.counted is None else asking.counted
+        counted = every.view(-1, error.shape[1])
+        asked = moving[..., 0] & counted
+        return error * asked * (counted.sum(1, keepdim=True) / asked.sum(1, keepdim=True).clamp(min=1))
 
 # %% ../nbs/04_maps.ipynb #eea389bc
 register_flow('mean', MeanFlow)

@@ -142,7 +142,7 @@ def _list_folder(folder: Path, class_names: list[str]) -> tuple[list[Path], list
     if unknown: raise ValueError(f"{folder / 'labels.json'} has no label for {shown(unknown)}, but for others")
     return flat, [told[f.name] for f in flat]
 
-# %% ../nbs/18_sample_files.ipynb #e46925f8
+# %% ../nbs/18_sample_files.ipynb #d9bb5011
 def drawn(
     split: str = 'train',        # 'train': the samples; 'test': the held-out images of `of`
     path: str | Path = '',       # as `read_samples` takes it
@@ -159,7 +159,7 @@ def drawn(
     if made[0][0].shape != like[0][0].shape:
         raise ValueError(f"{path}: samples of {list(made[0][0].shape)} are not of data set {of!r}, whose images are "
                          f"{list(like[0][0].shape)}")
-    made.source = dict(name=of, **(options or {}))
+    made.source = like.source or dict(name=of, **(options or {}))    # also for samples of samples
     return made
 
 register_dataset('drawn', drawn)

@@ -209,7 +209,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #d22a8e2c
+# %% ../nbs/08_sampling.ipynb #302f57ad
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -231,7 +231,8 @@ def prepare(
     steps = check_order(context.order(batch, model.layout, noise), model.layout, batch) if order is None else None
     steps = steps or steps_of(order, model.layout, batch)
     settings = check_settings(len(steps), **told, span=partial(context.span, model.layout))
-    check_codes(settings.sampler, flow, model.pred); check_told(flow, model.config.told)
+    check_codes(settings.sampler, flow, model.pred)
+    check_told(flow, model.config.told, settings, guidance_drops)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
     hints = compared if settings.guided and not guides_itself(flow) else compared[:batch]
     reader = context.reader(model, hints, batch)

@@ -237,7 +237,7 @@ def best_of(
              for arm, of in tried.items()}
     return {arm: json.loads(min(of, key=lambda values: of[values])) for arm, of in means.items() if of}
 
-# %% ../nbs/39_sweeps.ipynb #d0004343
+# %% ../nbs/39_sweeps.ipynb #e838ebc1
 def _searching(asked: Sweep, cell: Cell) -> str:    # the arm that a cell of the search chooses for
     return arm_of({k: v for k, v in cell.values.items() if k not in (*(asked.search or {}), 'seed')},
                   names_of(spread(asked.grid)))
@@ -254,7 +254,12 @@ def costs_of_search(
     if not trains_alike(asked): return {}
     looking = search_of(asked)
     cells = cells_of(looking.grid, looking.base, str(looking.folder))
-    return {c.arm: costs[arm] for c in cells if (arm := _searching(asked, c)) in costs}
+    own = {c.arm: c.asked for c in cells_of(asked.grid, asked.base, str(asked.folder))}
+    return {c.arm: replace(costs[arm], image_seconds=costs[arm].image_seconds * _work(c.asked) / _work(own[arm]))
+            for c in cells if (arm := _searching(asked, c)) in costs}
+
+def _work(config: TrainConfig) -> float:      # of drawing, about
+    return (config.sample_steps or 1) * (2 if (config.guidance or 1) > 1 else 1)
 
 # %% ../nbs/39_sweeps.ipynb #ee1c07c9
 SECONDS, SHARE = 5., .1      # between two tables for whoever follows a sweep; of the time, what reading them may take

@@ -158,7 +158,15 @@ def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict
     fastest = {first[arm].run: costs[arm].step_seconds for arm in leads}
     return {arm: dataclasses.replace(cost, step_seconds=fastest[first[arm].run]) for arm, cost in costs.items()}
 
-# %% ../nbs/38_sweep_plan.ipynb #0f895c2f
+# %% ../nbs/38_sweep_plan.ipynb #229ecf34
+def _alike(cells: list[Cell], known: dict[str, ArmCost], found: dict[str, ArmCost]) -> dict[str, ArmCost]:
+    "What was known and what was measured; a training that was known keeps its price, however it is drawn from."
+    runs = {c.arm: c.run for c in reversed(cells)}
+    price = {runs[arm]: cost.step_seconds for arm, cost in known.items() if arm in runs}
+    return known | {arm: dataclasses.replace(cost, step_seconds=price.get(runs[arm], cost.step_seconds))
+                    for arm, cost in found.items()}
+
+# %% ../nbs/38_sweep_plan.ipynb #e7171025
 MEASURED = 8      # arms that stand for all, where steps are equal; fewer where some were measured before
 
 def make_plan(
@@ -175,7 +183,7 @@ def make_plan(
     images, new = check_judging(asked, cells), [c for c in cells if c.arm not in (known or {})]
     for cell in {c.arm: c for c in cells}.values(): check_names(cell.config, *REGISTRIES)
     most = len(new) if asked.equal != 'steps' else max(0, MEASURED - len(known or {}))
-    costs = (known or {}) | _measured(asked, new, most, say)
+    costs = _alike(cells, known or {}, _measured(asked, new, most, say))
     if asked.equal != 'steps':
         steps = fair_steps({c.arm: c.config.steps or 1 for c in cells}, costs, asked.equal, asked.budget)
         cells = _cells(asked, {arm: (more or {}).get(arm, {}) | dict(steps=n) for arm, n in steps.items()})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_teacher', 'student_of']
 
-# %% ../nbs/22_teacher.ipynb #a2027f9c
+# %% ../nbs/22_teacher.ipynb #339f4713
 import dataclasses
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +13,10 @@ from typing import Any, cast
 from .build import Parts, flow_of, read_start, saved_config
 from .checks import shown
 from .config import TrainConfig
-from .runs import read_config, run_path
+from .core import sha256
+from .runs import good_checkpoint, read_config, run_path
 
-# %% ../nbs/22_teacher.ipynb #3445e5f4
+# %% ../nbs/22_teacher.ipynb #25e0ace5
 def _differs(parts: Parts, saved: dict, network, config) -> str | None:
     "The first thing that a teacher and a student do not share, in words."
     theirs, own = network.config, parts.model.config
@@ -25,20 +26,40 @@ def _differs(parts: Parts, saved: dict, network, config) -> str | None:
         classes=(theirs.num_classes, own.num_classes), given=([*theirs.given], [*own.given]))
     teachers = cast(Any, parts.flow).teachers
     if config.flow not in teachers: return f"its flow is {shown(config.flow)}, not {' or '.join(map(repr, teachers))}"
+    steps = config.flow_options.get('steps')
+    if config.flow == 'halved' and steps != 2 * cast(Any, parts.flow).steps:
+        return f'it takes {steps} steps, not {2 * cast(Any, parts.flow).steps}, twice those of its student'
     return next((f'its {what} is {shown(a)}, not {shown(b)}' for what, (a, b) in pairs.items() if a != b), None)
 
+# %% ../nbs/22_teacher.ipynb #9982e059
+def _check_step(parts: Parts):
+    "`ValueError` for differences over a time in which the network's answer turns around."
+    step, scale = getattr(parts.flow, 'step', None), parts.model.config.time_scale
+    if not step or step * scale <= 1: return
+    raise ValueError(f"flow_options: step {step:g} is too long to see how this network changes with time: at most "
+                     f"{1 / scale:g} (1 / time_scale)")
+
+def _check_weights(path: Path, expected: str | None):
+    good = good_checkpoint(path, only='ema.safetensors')
+    if not good or expected in (None, sha256(good / 'ema.safetensors')): return
+    raise ValueError(f"flow_options: teacher {path} has other weights than when this run began: it was trained on, or "
+                     "is another; give its older checkpoint back, or begin a new run")
+
+# %% ../nbs/22_teacher.ipynb #b0c6b2d6
 def open_teacher(
     parts: Parts,
     device=None,               # where it is to answer; None: where it is
 ) -> tuple[Any, Any] | None:   # its network, frozen, and its flow; None: there is no teacher
     "The run that a flow learns from, read once. `ValueError` for one that answers about something else."
     flow: Any = parts.flow
+    _check_step(parts)
     if not getattr(flow, 'teacher', None): return None
     if flow.lesson is None:
         path = run_path(flow.teacher)
         if not (path / 'config.json').is_file():
             raise FileNotFoundError(f"flow_options: teacher {flow.teacher} is no run")
         config = saved_config(saved := read_config(path / 'config.json'))
+        _check_weights(path, flow.teacher_sha256)
         network, _ = read_start(path, parts.config.uses)
         if differs := _differs(parts, saved, network, config):
             raise ValueError(f"flow_options: teacher {flow.teacher} does not fit: {differs}")
@@ -46,7 +67,7 @@ def open_teacher(
     network, of = flow.lesson
     return network.to(device) if device else network, of
 
-# %% ../nbs/22_teacher.ipynb #d947f97d
+# %% ../nbs/22_teacher.ipynb #03a4b0e3
 def student_of(
     run: str | Path,             # folder of the teacher
     name: str,                   # of the student
@@ -58,10 +79,14 @@ def student_of(
     "The config of a run that learns from another."
     path = run_path(run)
     config = saved_config(saved := read_config(path / 'config.json'))
-    of = dict(path=str(samples), of=config.dataset, options=config.dataset_options)
-    data = dict(dataset='drawn', dataset_options=of) if samples else {}
+    of = dict(of=config.dataset, options=config.dataset_options)
+    if config.dataset == 'drawn': of = {k: v for k, v in config.dataset_options.items() if k != 'path'}
+    data = dict(dataset='drawn', dataset_options=of | dict(path=str(samples))) if samples else {}
+    if not (good := good_checkpoint(path, only='ema.safetensors')):
+        raise FileNotFoundError(f"{path} holds no complete checkpoint of a run")
+    pinned = dict(teacher=str(path), teacher_sha256=sha256(good / 'ema.safetensors'))
     own = dict(
-        name=name, flow=flow, flow_options=dict(teacher=str(path)) | flow_options, init_from=str(path),
+        name=name, flow=flow, flow_options=pinned | flow_options, init_from=str(path),
         target='velocity', factor=saved['codec'].get('factor', config.factor), sampler='map', sampler_options={},
         time_steps=0)
     return dataclasses.replace(config, **own | data | values)
