@@ -44,7 +44,7 @@ def in_this_project(
     settings = next((p / 'settings.ini' for p in Path(path).resolve().parents if (p / 'settings.ini').is_file()), None)
     return settings.parent if settings and 'lib_name = xar_lab' in settings.read_text() else None
 
-# %% ../nbs/project/engine.ipynb #7503dd4c
+# %% ../nbs/project/engine.ipynb #55239c1b
 def parameters_of(
     notebook: Path,
 ) -> list[str]:
@@ -68,8 +68,8 @@ def mistake(
     root = in_this_project(notebook) if notebook.suffix == '.ipynb' else None
     if root is None or not notebook.resolve().is_relative_to(root / 'nbs'): return None
     if not notebook.is_file():
-        there = [os.path.relpath(path) for path in sorted(notebook.parent.glob('*.ipynb'))]
-        return f'no notebook {notebook}' + _like(str(notebook), there)
+        there = [os.path.relpath(path.with_suffix('')) for path in sorted(notebook.parent.glob('*.ipynb'))]
+        return f'no notebook {notebook}' + _like(str(notebook.with_suffix('')), there).replace('?', '.ipynb?')
     known, given = parameters_of(notebook), [words[i + 1] for i, w in enumerate(words[:-1]) if w in PAIRS]
     unknown = next((name for name in given if known and name not in known and not name.startswith('_')), None)
     if unknown: return f"unknown parameter {unknown}{_like(unknown, known)}; known: {', '.join(known)}"
