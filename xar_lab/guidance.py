@@ -160,21 +160,21 @@ def told_times(flow, settings: Settings, n: int) -> list:    # of the solver of 
     times, weight = settings.grids[n], settings.weights[n]
     return [told_time(flow, t, end, weight, settings.interval) for t, end in zip(times, [*times[1:], 0.])]
 
-# %% ../nbs/08_guidance.ipynb #e1ae0799
+# %% ../nbs/08_guidance.ipynb #8cb050d8
 def guides_itself(flow) -> bool:
     "Whether the network is told the weight of guidance, and answers guided."
     return 'guidance' in getattr(flow, 'told', ())
 
-def check_told(flow, told: int, settings: Settings | None = None, drops=None):    # told: numbers that the network reads
-    "`ValueError` for a flow that tells a network more or less than that reads, or was never told what is asked for."
-    if settings and hasattr(flow, 'check_drawing'):
-        flow.check_drawing(settings.sampler, settings.grids, settings.weights)
+def check_told(flow, config, settings: Settings, drops=None):    # config: the network's
+    "`ValueError` for a flow that does not fit a network, or was not trained for what is asked of it."
+    tells = len(getattr(flow, 'told', ()))
+    if tells != config.told:
+        raise ValueError(f"the flow {type(flow).__name__} tells the network {tells} numbers beside the time, and it "
+                         f"was made for {config.told}: give the flow that it was trained with")
     if drops is not None and guides_itself(flow):
         raise ValueError(f"guidance_drops: {type(flow).__name__} is guided by what it is told, not by a comparison")
-    tells = len(getattr(flow, 'told', ()))
-    if tells == told: return
-    raise ValueError(f"the flow {type(flow).__name__} tells the network {tells} numbers beside the time, and it was "
-                     f"made for {told}: give the flow that it was trained with")
+    if hasattr(flow, 'check_network'): flow.check_network(config)
+    if hasattr(flow, 'check_drawing'): flow.check_drawing(settings.sampler, settings.grids, settings.weights)
 
 # %% ../nbs/08_guidance.ipynb #0695dce8
 def check_settings(

@@ -168,12 +168,12 @@ def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
     if counted.ndim == 1: return loss[:, counted].mean()
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
-# %% ../nbs/23_loss.ipynb #5245d85b
+# %% ../nbs/23_loss.ipynb #f993b3d5
 def asking(
     parts: Parts,
     said: Callable,      # (states [b, S, C], times [b, G, 1 + told], **more) -> an output; by: of which network
     read: Tensor,        # [b, S, C]
-    times: Tensor,       # [b, G, 1 + told]
+    times: Tensor,       # [b, G], or [b, G, 1 + told]
     group: Tensor,       # Long[S]
     counted: Tensor,     # Bool[S] or [b, S]
     drop: dict,          # name → Bool[b]
@@ -181,7 +181,7 @@ def asking(
     "What a flow may ask of a training sequence."
     without = dict(drop={name: torch.ones_like(some) for name, some in drop.items()})
     def answer(states, times, given=True, **more): return said(states, times, **({} if given else without), **more)
-    asked = Asking(answer, read, times, group, counted, partial(answer, exact=True))
+    asked = Asking(answer, read, times.view(*times.shape[:2], -1), group, counted, partial(answer, exact=True))
     if not getattr(parts.flow, 'teacher', None): return asked
     network, flow = cast(tuple, open_teacher(parts, read.device))
     def taught(states, t, given=True, span=0.):
@@ -202,7 +202,7 @@ def alone(
     if noise.ndim > x.ndim: x = x[:, None]                                      # several draws of each token
     return x, noise, per_token, counted[where] if counted.ndim == 1 else taken(counted[..., None], where)[..., 0]
 
-# %% ../nbs/23_loss.ipynb #d00c865d
+# %% ../nbs/23_loss.ipynb #6494fb8d
 def batch_losses(
     parts: Parts,
     network,            # parts.model, or what accelerate made of it
@@ -228,8 +228,8 @@ def batch_losses(
         more |= dict(asked=(flow.mix(x, noise, per_token), per_token[..., 0]))
     if draws.told is not None: t = torch.cat([t[..., None], draws.told.to(device)], -1)
     output, losses = said(read, t, **more) if model.terms else (said(read, t, **more), {})
-    if draws.told is None: loss = flow.loss(output, x, noise, per_token)
-    else: loss = flow.map_loss(output, x, noise, asking(parts, said, read, t, group, counted, draws.drop))
+    if not hasattr(flow, 'asking_loss'): loss = flow.loss(output, x, noise, per_token)
+    else: loss = flow.asking_loss(output, x, noise, asking(parts, said, read, t, group, counted, draws.drop))
     loss = mean_over(loss.mean(1) if loss.ndim == 3 else loss, counted)
     return weighed(loss, losses, parts.config.terms) if losses else loss, dict(loss=loss) | losses
 

@@ -91,11 +91,9 @@ class Asking:
 TEACHER = Check('None or the folder of a run', lambda v: v is None or isinstance(v, str) and v != '')
 SMALL = 1e-3     # beside which a token's loss is large, where losses are divided by their size
 
-# %% ../nbs/04_maps.ipynb #499d3e2a
+# %% ../nbs/04_maps.ipynb #2c26e202
 class MeanFlow(LinearFlow):
     "Mean velocities of any way along the straight path. Source: MeanFlow (2505.13447), improved (2512.02012)."
-    teachers: tuple[str, ...] = ('linear',)     # flows of runs that it can learn from
-
     def __init__(self,
         share: float = .25,           # of the groups in a step that are carried, at most, in (0, 1]
         guidance: float = 1.,         # largest weight that the network is told; 1: none, and guidance runs it twice
@@ -125,6 +123,17 @@ class MeanFlow(LinearFlow):
         if 'guidance' not in self.told or max(weights) <= self.guidance: return
         raise ValueError(f"guidance {max(weights):g} is more than the flow was trained with: up to {self.guidance:g}")
 
+    def check_network(self, config):    # an XARConfig
+        "`ValueError` for differences over a time in which the network's answer turns around."
+        if not self.step or self.step * config.time_scale <= 1: return
+        raise ValueError(f"flow_options: step {self.step:g} is too long to see how this network changes with time: at "
+                         f"most {1 / config.time_scale:g} (1 / time_scale)")
+
+    def check_teacher(self, flow):
+        "`ValueError` for a teacher's flow that gives no velocity at a state and a time."
+        if not getattr(flow, 'told', ()) and not hasattr(flow, 'book'): return
+        raise ValueError(f"its flow {type(flow).__name__} gives no velocities, as a linear one does")
+
     def draw_told(self, view: View, t: Tensor, generator=None) -> tuple[Tensor, Tensor]:    # t [B, G]; [B, G, told]
         "Spans for some groups, uniform up to their time; weights for all that carry loss."
         carried = strangers(view, len(t), self.share, generator).to(t.device)
@@ -135,7 +144,7 @@ class MeanFlow(LinearFlow):
             told.append(torch.where(torch.as_tensor(view.loss, device=t.device), some, 0.))
         return t, torch.stack(told, -1)
 
-    def map_loss(self, output: Tensor, x: Tensor, noise: Tensor, asking: Asking) -> Tensor:    # [B, S]
+    def asking_loss(self, output: Tensor, x: Tensor, noise: Tensor, asking: Asking) -> Tensor:    # [B, S]
         "The loss of every token: the implied velocity against the pair's, guided. Source: MeanFlow, Eq. 6."
         told = asking.told(2) if self.guidance > 1 else None
         if self.teacher: target = own = asking.lesson(1. if told is None else 1 / (1 - told))
@@ -147,11 +156,9 @@ class MeanFlow(LinearFlow):
         weighted = error / (error.detach() + SMALL) ** self.power
         return weighted + (error - weighted).detach()                  # its gradient; what is shown is the error itself
 
-# %% ../nbs/04_maps.ipynb #3d1f4ca0
+# %% ../nbs/04_maps.ipynb #02cc742b
 class HalvedFlow(MeanFlow):
     "Each step is two of a teacher's. Source: Salimans and Ho 2022, Alg. 2, on the straight path."
-    teachers = 'linear', 'halved'
-
     def __init__(self,
         teacher: str,                 # folder of a run: of velocities, or halved itself
         steps: int,                   # of the student, which its sampler takes, too
@@ -163,6 +170,12 @@ class HalvedFlow(MeanFlow):
         whole(1, 10 ** 4)("flow 'halved': steps", steps); number(1, 1000)("flow 'halved': weight", weight)
         if teacher is None: raise ValueError("flow 'halved' needs a teacher, the folder of a run")
         self.steps, self.weight, self.runs = steps, weight, 2 * (1 + (weight > 1))
+
+    def check_teacher(self, flow):
+        "`ValueError` for a teacher that is neither of velocities nor of twice the steps."
+        if not isinstance(flow, HalvedFlow): return super().check_teacher(flow)
+        if flow.steps == 2 * self.steps: return
+        raise ValueError(f"it takes {flow.steps} steps, not {2 * self.steps}, twice those of its student")
 
     def check_drawing(self, sampler: str, grids: list[list[float]], weights: list[float]):
         "`ValueError` for other steps than those that were learned."
@@ -178,7 +191,7 @@ class HalvedFlow(MeanFlow):
         span = torch.where(carried, 1 / self.steps, 0.).to(t)
         return torch.where(carried, step.to(t) / self.steps, t), span[..., None]
 
-    def map_loss(self, output: Tensor, x: Tensor, noise: Tensor, asking: Asking) -> Tensor:    # [B, S]
+    def asking_loss(self, output: Tensor, x: Tensor, noise: Tensor, asking: Asking) -> Tensor:    # [B, S]
         "The loss of every token that is carried; an image's mean over all tokens that count is that over those."
         h, weight, moving = .5 / self.steps, float(self.weight), asking.told(1) > 0
         first = asking.lesson(weight, span=h)

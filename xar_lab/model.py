@@ -27,7 +27,7 @@ from .views import View, runs, taken
 # %% ../nbs/06_model.ipynb #d5dc3e8c
 MOST_VARIANTS = 64   # most variants of the compiled block that are kept
 
-# %% ../nbs/06_model.ipynb #a7ababb3
+# %% ../nbs/06_model.ipynb #3b97e0a9
 class XARNetwork(XARGiven):
     "From tokens and the condition of their groups to a vector per token, for training and sampling alike."
     recompute: bool = False   # in training, activations of the blocks are recomputed in the backward pass, not kept
@@ -77,7 +77,7 @@ class XARNetwork(XARGiven):
             raise ValueError(f"tokens {list(tokens.shape)} do not fit: expected {expected}")
         if blank is not None and not self.config.blank:
             raise ValueError("this model has no blank to read in the place of tokens: XARConfig(…, blank=True)")
-        fits = [[len(tokens), groups], [len(tokens), groups, 1 + self.config.told]][:1 + bool(self.config.told)]
+        fits = [len(tokens), groups], [len(tokens), groups, 1 + self.config.told]
         if list(t.shape) not in fits:
             raise ValueError(f"t {list(t.shape)} does not fit: expected {' or '.join(map(str, fits))}")
 

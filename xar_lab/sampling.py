@@ -209,7 +209,7 @@ class Drawing:
         where = where.to(x.device).expand(self.batch, -1)[..., None]
         self.tokens.scatter_(1, where.expand_as(x), x.to(self.tokens.dtype))
 
-# %% ../nbs/08_sampling.ipynb #302f57ad
+# %% ../nbs/08_sampling.ipynb #b5f4c0a2
 def prepare(
     model: XAR,
     labels: Tensor | dict,   # Long[B], or what is given by name
@@ -232,7 +232,7 @@ def prepare(
     steps = steps or steps_of(order, model.layout, batch)
     settings = check_settings(len(steps), **told, span=partial(context.span, model.layout))
     check_codes(settings.sampler, flow, model.pred)
-    check_told(flow, model.config.told, settings, guidance_drops)
+    check_told(flow, model.config, settings, guidance_drops)
     compared = model.compared(labels, guidance_drops)                # of all rows, see `Reader`; tells of a wrong name
     hints = compared if settings.guided and not guides_itself(flow) else compared[:batch]
     reader = context.reader(model, hints, batch)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['open_teacher', 'student_of']
 
-# %% ../nbs/22_teacher.ipynb #339f4713
+# %% ../nbs/22_teacher.ipynb #907c2ecc
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .build import Parts, flow_of, read_start, saved_config
 from .checks import shown
@@ -16,7 +16,7 @@ from .config import TrainConfig
 from .core import sha256
 from .runs import good_checkpoint, read_config, run_path
 
-# %% ../nbs/22_teacher.ipynb #25e0ace5
+# %% ../nbs/22_teacher.ipynb #42f489b8
 def _differs(parts: Parts, saved: dict, network, config) -> str | None:
     "The first thing that a teacher and a student do not share, in words."
     theirs, own = network.config, parts.model.config
@@ -24,46 +24,35 @@ def _differs(parts: Parts, saved: dict, network, config) -> str | None:
         layout=(network.layout.spec, parts.layout.spec), codec=(saved['codec'], parts.codec_spec),
         context=([config.context, config.context_options], [parts.config.context, parts.config.context_options]),
         classes=(theirs.num_classes, own.num_classes), given=([*theirs.given], [*own.given]))
-    teachers = cast(Any, parts.flow).teachers
-    if config.flow not in teachers: return f"its flow is {shown(config.flow)}, not {' or '.join(map(repr, teachers))}"
-    steps = config.flow_options.get('steps')
-    if config.flow == 'halved' and steps != 2 * cast(Any, parts.flow).steps:
-        return f'it takes {steps} steps, not {2 * cast(Any, parts.flow).steps}, twice those of its student'
     return next((f'its {what} is {shown(a)}, not {shown(b)}' for what, (a, b) in pairs.items() if a != b), None)
 
-# %% ../nbs/22_teacher.ipynb #9982e059
-def _check_step(parts: Parts):
-    "`ValueError` for differences over a time in which the network's answer turns around."
-    step, scale = getattr(parts.flow, 'step', None), parts.model.config.time_scale
-    if not step or step * scale <= 1: return
-    raise ValueError(f"flow_options: step {step:g} is too long to see how this network changes with time: at most "
-                     f"{1 / scale:g} (1 / time_scale)")
-
+# %% ../nbs/22_teacher.ipynb #e6623254
 def _check_weights(path: Path, expected: str | None):
     good = good_checkpoint(path, only='ema.safetensors')
     if not good or expected in (None, sha256(good / 'ema.safetensors')): return
     raise ValueError(f"flow_options: teacher {path} has other weights than when this run began: it was trained on, or "
                      "is another; give its older checkpoint back, or begin a new run")
 
-# %% ../nbs/22_teacher.ipynb #b0c6b2d6
+# %% ../nbs/22_teacher.ipynb #b0f56d8f
 def open_teacher(
     parts: Parts,
     device=None,               # where it is to answer; None: where it is
 ) -> tuple[Any, Any] | None:   # its network, frozen, and its flow; None: there is no teacher
     "The run that a flow learns from, read once. `ValueError` for one that answers about something else."
     flow: Any = parts.flow
-    _check_step(parts)
     if not getattr(flow, 'teacher', None): return None
-    if flow.lesson is None:
+    if getattr(flow, 'lesson', None) is None:
         path = run_path(flow.teacher)
         if not (path / 'config.json').is_file():
             raise FileNotFoundError(f"flow_options: teacher {flow.teacher} is no run")
         config = saved_config(saved := read_config(path / 'config.json'))
-        _check_weights(path, flow.teacher_sha256)
-        network, _ = read_start(path, parts.config.uses)
-        if differs := _differs(parts, saved, network, config):
-            raise ValueError(f"flow_options: teacher {flow.teacher} does not fit: {differs}")
-        flow.lesson = network.eval().requires_grad_(False), flow_of(config, parts.codec)
+        _check_weights(path, getattr(flow, 'teacher_sha256', None))
+        network, of = read_start(path, parts.config.uses)[0], flow_of(config, parts.codec)
+        try:
+            if differs := _differs(parts, saved, network, config): raise ValueError(differs)
+            if hasattr(flow, 'check_teacher'): flow.check_teacher(of)
+        except ValueError as e: raise ValueError(f"flow_options: teacher {flow.teacher} does not fit: {e}") from None
+        flow.lesson = network.eval().requires_grad_(False), of
     network, of = flow.lesson
     return network.to(device) if device else network, of
 
