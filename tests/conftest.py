@@ -81,3 +81,11 @@ def need():
         if os.environ.get('XAR_LAB_NO_SKIP'): pytest.fail(why)
         pytest.skip(why)
     return need
+
+
+@pytest.fixture(scope='session')
+def little_run(tmp_path_factory):
+    "A run of a few steps on digits: enough for what goes on from a run."
+    from xar_lab.training import TrainConfig, train
+    return train(TrainConfig(name='little', runs_dir=str(tmp_path_factory.mktemp('runs')), steps=30, batch_size=32,
+                             sampler='euler', sample_steps=2, compile=False))

@@ -6,21 +6,13 @@ from conftest import papermill, printed, refused
 
 from xar_lab.held_out import held_out_loss
 from xar_lab.runs import read_lines
-from xar_lab.training import TrainConfig, train
-
-@pytest.fixture(scope='module')
-def teacher(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('teacher')
-    return train(TrainConfig(name='teacher', runs_dir=str(folder), steps=30, batch_size=32, sampler='euler',
-                             sample_steps=2, compile=False))
-
 
 QUICK = dict(images=40, steps=3, eval_samples=20)
 
 
-def test_a_map_of_a_run(teacher, tmp_path):
+def test_a_map_of_a_run(little_run, tmp_path):
     "Drawn, trained and judged at several numbers of steps; the same command goes on where it was."
-    told = dict(run=teacher, name='student', runs_dir=tmp_path, **QUICK, evaluations=[1, 2])
+    told = dict(run=little_run, name='student', runs_dir=tmp_path, **QUICK, evaluations=[1, 2])
     done = papermill('distil', tmp_path / 'out.ipynb', **told)
     assert done.returncode == 0, done.stderr[-2000:]
     config = json.loads((tmp_path / 'student' / 'config.json').read_text())['config']
@@ -37,13 +29,13 @@ def test_a_map_of_a_run(teacher, tmp_path):
 
 
 @pytest.mark.slow
-def test_half_of_the_steps_again_and_again(teacher, tmp_path):
-    told = dict(run=teacher, name='h', runs_dir=tmp_path, method='halving', first=4, guidance=2., **QUICK)
+def test_half_of_the_steps_again_and_again(little_run, tmp_path):
+    told = dict(run=little_run, name='h', runs_dir=tmp_path, method='halving', first=4, guidance=2., **QUICK)
     done = papermill('distil', tmp_path / 'out.ipynb', **told)
     assert done.returncode == 0, done.stderr[-2000:]
     configs = [json.loads((tmp_path / f'h-{k}' / 'config.json').read_text())['config'] for k in (4, 2, 1)]
     options = [config['flow_options'] for config in configs]
-    assert [o['teacher'] for o in options] == [str(teacher), str(tmp_path / 'h-4'), str(tmp_path / 'h-2')]
+    assert [o['teacher'] for o in options] == [str(little_run), str(tmp_path / 'h-4'), str(tmp_path / 'h-2')]
     assert [o['weight'] for o in options] == [2., 1., 1.]                      # guidance is in the first, and so in all
     for k in (4, 2, 1):
         report = json.loads((tmp_path / f'h-{k}' / 'eval' / f'steps{k}' / 'report.json').read_text())
@@ -51,13 +43,13 @@ def test_half_of_the_steps_again_and_again(teacher, tmp_path):
     assert held_out_loss(tmp_path / 'h-2', images=20).loss > 0
 
 
-def test_bad_input_is_one_line(teacher, tmp_path):
-    told = dict(run=str(teacher), runs_dir=str(tmp_path), **QUICK)
+def test_bad_input_is_one_line(little_run, tmp_path):
+    told = dict(run=str(little_run), runs_dir=str(tmp_path), **QUICK)
     for values, says in (
             (dict(method='guess'), 'method must be one of map, halving'), (dict(run=str(tmp_path / 'x')), 'no run'),
             (dict(images=33), 'positive multiple of the 10 classes'), (dict(evaluations=[0]), 'evaluations'),
             (dict(evaluations=[]), 'evaluations must be a list'), (dict(stpes=3), 'unknown parameter stpes'),
-            (dict(name='teacher', runs_dir=str(teacher.parent)), 'is the teacher'),
+            (dict(name='little', runs_dir=str(little_run.parent)), 'is the teacher'),
             (dict(guidance=.5), "flow 'mean': guidance"),
             (dict(method='halving', first=6), 'first must be a power of two')):
         said = refused('distil', **told | values)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST_IMAGES', 'balanced_labels', 'first_of_each', 'draw_samples', 'Source', 'draw_shards', 'DrawingPlan',
-           'DrawnShard', 'DrawnImages', 'write_npz']
+           'DrawnShard', 'DrawnImages', 'write_npz', 'draw_own']
 
-# %% ../nbs/30_samples.ipynb #77272c38
+# %% ../nbs/30_samples.ipynb #b2a32f7f
 import hashlib
 import inspect
 import time
@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import TypedDict
 
-from .build import check_names, context_of, flow_of, open_dataset, saved_config
+from .build import check_names, context_of, flow_of, open_dataset, sampling_of, saved_config
 from .checkpoints import load_published
 from .checks import OPTIONS, is_whole, shown, whole
 from .config import TrainConfig, resolve
@@ -337,9 +337,32 @@ def write_npz(
             with archive.open('arr_1.npy', 'w') as f: np.lib.format.write_array(f, drawn.labels.numpy())
     write_whole(path, write)
 
-# %% ../nbs/30_samples.ipynb #f919c418
+# %% ../nbs/30_samples.ipynb #5cffad40
+def draw_own(
+    source: Source,
+    n: int,                        # images, a multiple of the classes
+    folder: str | Path,            # of the shards, and of the file
+    *,
+    seed: int = 0,
+    processes: int | None = None,  # None: one per GPU, without GPUs one
+    device: str = 'auto',          # 'auto' | 'cpu' | 'cuda'
+) -> Path:                         # the .npz; its name tells what it holds
+    """What a run draws as it stands, in one file that data set 'drawn' reads; what is there already is used. `ValueError`
+    for a run that is given more than classes, or reads latents."""
+    model = source.open()[0]
+    config = source.config(model)
+    if model.given or open_dataset(config).codec_spec:
+        raise ValueError(f"the samples of {source.run} cannot stand for its data: it is given more than classes, or "
+                         "reads latents")
+    labels, shards = balanced_labels(n, model.config.num_classes, seed), Path(folder) / 'shards'
+    drawn = draw_shards(source, labels, shards, sampling=sampling_of(config), seed=seed, device=device,
+                        processes=processes or max(1, torch.cuda.device_count()))
+    path = Path(folder) / f"samples-{sha256(shards / 'plan.json')[:12]}.npz"
+    if not path.is_file(): write_npz(drawn, path)
+    return path
+
+# %% ../nbs/30_samples.ipynb #158c43a3
 __getattr__ = moved(
     __name__,
-    build='sampling_of',
     images='as_array',
     sample_files='OURS written_before save_images read_samples')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_teacher', 'student_of']
 
-# %% ../nbs/22_teacher.ipynb #907c2ecc
+# %% ../nbs/22_teacher.ipynb #f881bab2
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from .checks import shown
 from .config import TrainConfig
 from .core import sha256
 from .runs import good_checkpoint, read_config, run_path
+from .sample_files import drawn_from
 
 # %% ../nbs/22_teacher.ipynb #42f489b8
 def _differs(parts: Parts, saved: dict, network, config) -> str | None:
@@ -56,7 +57,7 @@ def open_teacher(
     network, of = flow.lesson
     return network.to(device) if device else network, of
 
-# %% ../nbs/22_teacher.ipynb #03a4b0e3
+# %% ../nbs/22_teacher.ipynb #e6f7726c
 def student_of(
     run: str | Path,             # folder of the teacher
     name: str,                   # of the student
@@ -68,9 +69,7 @@ def student_of(
     "The config of a run that learns from another."
     path = run_path(run)
     config = saved_config(saved := read_config(path / 'config.json'))
-    of = dict(of=config.dataset, options=config.dataset_options)
-    if config.dataset == 'drawn': of = {k: v for k, v in config.dataset_options.items() if k != 'path'}
-    data = dict(dataset='drawn', dataset_options=of | dict(path=str(samples))) if samples else {}
+    data = drawn_from(samples, config.dataset, config.dataset_options) if samples else {}
     if not (good := good_checkpoint(path, only='ema.safetensors')):
         raise FileNotFoundError(f"{path} holds no complete checkpoint of a run")
     pinned = dict(teacher=str(path), teacher_sha256=sha256(good / 'ema.safetensors'))
