@@ -337,7 +337,7 @@ def write_npz(
             with archive.open('arr_1.npy', 'w') as f: np.lib.format.write_array(f, drawn.labels.numpy())
     write_whole(path, write)
 
-# %% ../nbs/30_samples.ipynb #5cffad40
+# %% ../nbs/30_samples.ipynb #1b2cc8bb
 def draw_own(
     source: Source,
     n: int,                        # images, a multiple of the classes
@@ -347,8 +347,8 @@ def draw_own(
     processes: int | None = None,  # None: one per GPU, without GPUs one
     device: str = 'auto',          # 'auto' | 'cpu' | 'cuda'
 ) -> Path:                         # the .npz; its name tells what it holds
-    """What a run draws as it stands, in one file that data set 'drawn' reads; what is there already is used. `ValueError`
-    for a run that is given more than classes, or reads latents."""
+    """What a run draws as it stands, in one file that data set 'drawn' reads; what is there already is used.
+    `ValueError` for a run that is given more than classes, or reads latents."""
     model = source.open()[0]
     config = source.config(model)
     if model.given or open_dataset(config).codec_spec:
