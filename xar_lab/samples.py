@@ -337,7 +337,7 @@ def write_npz(
             with archive.open('arr_1.npy', 'w') as f: np.lib.format.write_array(f, drawn.labels.numpy())
     write_whole(path, write)
 
-# %% ../nbs/30_samples.ipynb #1b2cc8bb
+# %% ../nbs/30_samples.ipynb #aa596f5d
 def draw_own(
     source: Source,
     n: int,                        # images, a multiple of the classes
@@ -351,7 +351,7 @@ def draw_own(
     `ValueError` for a run that is given more than classes, or reads latents."""
     model = source.open()[0]
     config = source.config(model)
-    if model.given or open_dataset(config).codec_spec:
+    if model.given or getattr(open_dataset(config), 'codec_spec', None):
         raise ValueError(f"the samples of {source.run} cannot stand for its data: it is given more than classes, or "
                          "reads latents")
     labels, shards = balanced_labels(n, model.config.num_classes, seed), Path(folder) / 'shards'

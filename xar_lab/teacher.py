@@ -57,7 +57,7 @@ def open_teacher(
     network, of = flow.lesson
     return network.to(device) if device else network, of
 
-# %% ../nbs/22_teacher.ipynb #e6f7726c
+# %% ../nbs/22_teacher.ipynb #0596bd03
 def student_of(
     run: str | Path,             # folder of the teacher
     name: str,                   # of the student
@@ -69,7 +69,7 @@ def student_of(
     "The config of a run that learns from another."
     path = run_path(run)
     config = saved_config(saved := read_config(path / 'config.json'))
-    data = drawn_from(samples, config.dataset, config.dataset_options) if samples else {}
+    data = drawn_from(samples, str(config.dataset), config.dataset_options) if samples else {}
     if not (good := good_checkpoint(path, only='ema.safetensors')):
         raise FileNotFoundError(f"{path} holds no complete checkpoint of a run")
     pinned = dict(teacher=str(path), teacher_sha256=sha256(good / 'ema.safetensors'))
