@@ -38,3 +38,21 @@ def test_optimizers(tmp_path):
     assert list(found['judged'])[:2] == ['adamw', 'muon'] and len(found['judged']) == 3
     assert all(len(seeds) == 2 and seeds[0]['fd'] > 0 for seeds in found['judged'].values())
     assert '± ' in (tmp_path / 'out.ipynb').read_text()
+
+
+@pytest.mark.slow
+def test_speedrun(tmp_path):
+    today = dict(model='xar_nano', patch=2, steps=8, lr=.003, sampler='sde2', sample_steps=1, guidance=1.5,
+                 guidance_schedule='constant')
+    asked = dict(dataset='digits', today=today, arms={'scale': {'layout': 'scale'}}, share=.5, guidance=[1., 2.],
+                 dev_count=100, best={'optimizer': 'muon'}, seeds=[0, 1], peer_seeds=[0, 1], peer_channels=[16, 24],
+                 peer_lrs=[.001, .002], peer_guidance=[1., 2.], peer_steps=2, count=100, runs_dir=tmp_path / 'runs')
+    done = papermill('studies/speedrun', tmp_path / 'out.ipynb', **asked)
+    assert done.returncode == 0, done.stderr[-3000:]
+    peer = json.loads((tmp_path / 'runs' / 'peer.json').read_text())
+    assert [*peer['tried']] == ['0.001', '0.002'] and [*peer['rows']] == ['0', '1'] and peer['steps'] > 0
+    assert all(row['seam_rows'] > 0 and row['fd_over_floor'] > 0 for row in peer['rows'].values())
+    table = (tmp_path / 'out.ipynb').read_text()
+    assert 'seam, columns' in table and 'scale, guidance 2' in table
+    bad = papermill('studies/speedrun', tmp_path / 'bad.ipynb', **asked | dict(best={'optimiser': 'muon'}))
+    assert bad.returncode and "arm 'best'" in bad.stderr

@@ -135,8 +135,11 @@ class Attention(nn.Module):
         config: XARConfig,
         layout: EntityLayout | None = None,   # not needed
         index: int = 0,                       # of the block, not needed
+        qk_norm: bool = False,                # whether queries and keys have the same length: Dehghani et al. 2023
     ):
         super().__init__()
+        FLAG("block 'attention': qk_norm", qk_norm)
+        self.qk_norm = qk_norm
         self.heads, self.head_dim, self.attn_dropout = config.heads, config.head_dim, config.attn_dropout
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
@@ -152,7 +155,7 @@ class Attention(nn.Module):
         past: Past | None = None,   # what is kept of earlier groups; None: x sees x alone
     ) -> Tensor:                    # [B, S, width]
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        (q, k), v = rotate(qkv[:2], *places.rope), qkv[2]
+        (q, k), v = rotate(rms(qkv[:2]) if self.qk_norm else qkv[:2], *places.rope), qkv[2]
         if past is not None: k, v = past.with_tokens(0, k, 2), past.with_tokens(1, v, 2)
         out = attend(q, k, v, places.mask, self.attn_dropout if self.training else 0.)
         return self.drop(self.proj(out.transpose(1, 2).flatten(2)))

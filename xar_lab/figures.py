@@ -96,8 +96,10 @@ def board(
     tokens: Tensor,        # [N, C]
     codec,                 # latents to images
 ) -> list[Picture]:        # one for a partition (of a video one per frame), else one or more per entity
-    "A layout's tokens as pictures."
-    show = lambda latents: to_uint8(codec.decode(latents))[0].cpu()
+    "A layout's tokens as pictures; in false colours, if they lie nowhere on the images of the codec."
+    def show(latents):
+        image, (rows, columns) = to_uint8(codec.decode(latents))[0].cpu(), latents.shape[-2:]
+        return image if image.shape[-2] % rows == image.shape[-1] % columns == 0 else _colours(latents)
     wide, gap = layout.grid[-1], max(layout.grid[-2:]) / 16
     if is_partition(layout):
         entity = torch.empty(layout.grid, dtype=torch.long)
@@ -108,6 +110,11 @@ def board(
     return _shelves(groups, limit=3 * wide, gap=gap)
 
 FRAMES_IN_A_ROW = 4
+
+def _colours(latents: Tensor) -> Tensor:      # [1, C, …]; uint8[3, …]
+    first = latents[0, :3].float().cpu()
+    low, high = first.min(), first.max()
+    return ((first - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8).expand(3, *first.shape[1:])
 
 # %% ../nbs/40_figures.ipynb #5206b46b
 def group_of(
@@ -369,20 +376,21 @@ def animated(
     figures: list[go.Figure],   # with the same traces, in the order of time
     labels: list[str],          # one for each figure
     milliseconds: int = 120,    # between two frames
+    start: int = 0,             # which one is shown first
 ) -> go.Figure:
     "One figure that plays the others: a button, a slider."
-    changing, fig = _differences(figures), Figure(figures[0])
+    changing, fig = _differences(figures), Figure(figures[start])
     fig.frames = [go.Frame(data=[type(f.data[i])({k: f.data[i][k] for k in names}) for i, names in changing.items()],
                            traces=[*changing], name=str(number)) for number, f in enumerate(figures)]
     show = dict(mode='immediate', frame=dict(duration=milliseconds, redraw=True), transition=dict(duration=0))
     steps = [dict(method='animate', label=label, args=[[str(k)], show]) for k, label in enumerate(labels)]
     below = fig.layout.margin.b or 10                                          # what stands under the axes
-    slider = dict(steps=steps, x=.08, len=.92, y=0, pad=dict(t=10 + below), currentvalue=dict(visible=False))
+    under = dict(x=.08, len=.92, y=0, pad=dict(t=10 + below), currentvalue=dict(visible=False), active=start)
     button = dict(label='▶', method='animate', args=[None, show | dict(fromcurrent=True)])
     corner = dict(x=0, y=0, xanchor='left', yanchor='top', pad=dict(t=14 + below))
     play = dict(type='buttons', buttons=[button], showactive=False, **corner)
     bottom, height = below + 70, (fig.layout.height or 400) + 60
-    return fig.update_layout(updatemenus=[play], sliders=[slider], margin_b=bottom, height=height)
+    return fig.update_layout(updatemenus=[play], sliders=[dict(steps=steps) | under], margin_b=bottom, height=height)
 
 # %% ../nbs/40_figures.ipynb #e70c4a28
 __getattr__ = moved(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Method', 'real_image', 'drawn_image', 'read_tokens', 'step_in_words', 'method_figure', 'method_names',
-           'trained_run', 'MethodExplorer', 'learned']
+           'trained_run', 'MethodExplorer', 'idea', 'learned']
 
 # %% ../nbs/49_method_explorer.ipynb #156070c4
 from dataclasses import dataclass
@@ -151,8 +151,9 @@ def method_names() -> list[str]:
     "The recipes that are methods: all but those that only train the published weights."
     return [name for name in known_recipes() if name not in ('paper', 'repo')]
 
-def trained_run(recipe: str, runs: str | Path = METHODS) -> Path | None:    # runs: as of `MethodExplorer`
+def trained_run(recipe: str, runs: str | Path | None = METHODS) -> Path | None:    # runs: as of `MethodExplorer`
     "The trained run of a recipe, if there is one."
+    if runs is None: return None
     places = [run_path(runs) / name for name in (f'{recipe}_seed=0', recipe)]
     return next((place for place in places if checkpoints(place)), None)
 
@@ -163,7 +164,7 @@ class MethodExplorer(Explorer):
     def __init__(self,
         recipe: str = 'xar',
         label: int = 3,                # class of the image
-        runs: str | Path = METHODS,    # folder of trained runs, <recipe>_seed=0 or <recipe> each
+        runs: str | Path | None = METHODS,   # folder of trained runs, <recipe>_seed=0 or <recipe> each; None: of none
     ):
         self.runs, self.label, self.known = runs, label, {}
         self.recipe = menu('method', method_names(), recipe)
@@ -197,10 +198,19 @@ class MethodExplorer(Explorer):
         return '<br>'.join(map(plain, (step_in_words(self.method, self.slider.value), choices, self.method.said)))
 
     def figure(self) -> go.Figure:
-        "All steps as an animation, at most 16 of them."
+        "All steps as an animation, at most 16 of them, from the one that is shown."
         last = len(self.method.steps) - 1
         some = sorted({round(k) for k in torch.linspace(0, last, min(16, last + 1)).tolist()})
-        return animated([method_figure(self.method, n) for n in some], [f'step {n + 1}' for n in some], 700)
+        start = min(range(len(some)), key=lambda k: abs(some[k] - self.slider.value))
+        figures = [method_figure(self.method, n) for n in some]
+        return animated(figures, [f'step {n + 1}' for n in some], 700, start)
+
+# %% ../nbs/49_method_explorer.ipynb #b1db692d
+def idea(recipe: str, label: int = 3) -> go.Figure:    # label: class of the image
+    "What a recipe reads, asks and shows in each step, on a real image: an animation that begins in the middle."
+    explorer = MethodExplorer(recipe, label, runs=None)
+    explorer.slider.value = explorer.slider.max // 2
+    return explorer.figure()
 
 # %% ../nbs/49_method_explorer.ipynb #5a976022
 def learned(
