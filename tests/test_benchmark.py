@@ -46,7 +46,8 @@ def test_speedrun(tmp_path):
                  guidance_schedule='constant')
     asked = dict(dataset='digits', today=today, arms={'scale': {'layout': 'scale'}}, share=.5, guidance=[1., 2.],
                  dev_count=100, best={'optimizer': 'muon'}, seeds=[0, 1], peer_seeds=[0, 1], peer_channels=[16, 24],
-                 peer_lrs=[.001, .002], peer_guidance=[1., 2.], peer_steps=2, count=100, runs_dir=tmp_path / 'runs')
+                 peer_lrs=[.001, .002], peer_guidance=[1., 2.], peer_steps=2, count=100, runs_dir=tmp_path / 'runs',
+                 parts=['arms', 'final', 'peer'])
     done = papermill('studies/speedrun', tmp_path / 'out.ipynb', **asked)
     assert done.returncode == 0, done.stderr[-3000:]
     peer = json.loads((tmp_path / 'runs' / 'peer.json').read_text())

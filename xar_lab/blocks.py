@@ -135,7 +135,7 @@ class Attention(nn.Module):
         config: XARConfig,
         layout: EntityLayout | None = None,   # not needed
         index: int = 0,                       # of the block, not needed
-        qk_norm: bool = False,                # whether queries and keys have the same length: Dehghani et al. 2023
+        qk_norm: bool = False,                # whether all queries and keys have one length
     ):
         super().__init__()
         FLAG("block 'attention': qk_norm", qk_norm)

@@ -112,9 +112,10 @@ def board(
 FRAMES_IN_A_ROW = 4
 
 def _colours(latents: Tensor) -> Tensor:      # [1, C, …]; uint8[3, …]
-    first = latents[0, :3].float().cpu()
+    first = latents[0].float().cpu()
+    first = first[:3] if len(first) > 2 else first[:1].expand(3, *first.shape[1:])
     low, high = first.min(), first.max()
-    return ((first - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8).expand(3, *first.shape[1:])
+    return ((first - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8)
 
 # %% ../nbs/40_figures.ipynb #5206b46b
 def group_of(
