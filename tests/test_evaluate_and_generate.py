@@ -92,8 +92,12 @@ def test_evaluate_samples_in_any_order_and_form(run, tmp_path):
 @pytest.mark.slow
 def test_fewer_evaluations(run, tmp_path):
     "Front, test and choice; what is drawn is kept, and drawn again for other weights."
+    from xar_lab.training import TrainConfig, train
+    student = train(TrainConfig(flow='mean', sampler='map', time_steps=0, steps=2, batch_size=4, compile=False,
+                                name='student', runs_dir=str(tmp_path)))
     folder, options = tmp_path / 'f', dict(n=40, seeds=2, resamplings=20, rounds=1, margin=50, compile=False,
-                                           only=['sde 50', 'euler 4', 'ab2 8 guided t < 0.7'], out=tmp_path / 'f')
+                                           only=['sde 50', 'euler 4', 'ab2 8 guided t < 0.7', 'taught 1'],
+                                           students={'taught': str(student)}, out=tmp_path / 'f')
     def go():
         done = papermill('studies/fewer_evaluations', tmp_path / 'out.ipynb', run=run,
                          **{k: str(v) if isinstance(v, Path) else v for k, v in options.items()})
@@ -102,12 +106,12 @@ def test_fewer_evaluations(run, tmp_path):
     found = go()
     # the digits' model is not guided
     assert [(row['setting'], row['nfe']) for row in found['front']] == [('sde 50', 4 * 50), ('euler 4', 4 * 4),
-        ('ab2 8 guided t < 0.7', 4 * 8)]
+        ('ab2 8 guided t < 0.7', 4 * 8), ('taught 1', 4)]
     [test] = found['tested']
     assert found['chosen'] == test['setting'] == 'euler 4' and test['passed'] and test['difference'] < test[
         'upper'] <= test['allowed'] and found['front'][1]['faster'] > 1
     kept = {p.name: p.stat().st_mtime_ns for p in folder.glob('*.npz')}
-    assert len(kept) == 3 + 2 * 2
+    assert len(kept) == 4 + 2 * 2
     odd = folder / 'euler_4.0.40.npz'
     with np.load(odd) as data:
         np.savez(odd, **dict(data) | dict(facts='other weights', features=np.zeros((40, 64), 'float32')))
