@@ -110,7 +110,6 @@ def board(
     return _shelves(groups, limit=3 * wide, gap=gap)
 
 FRAMES_IN_A_ROW = 4
-
 def _colours(latents: Tensor) -> Tensor:      # [1, C, …]; uint8[3, …]
     first = latents[0].float().cpu()
     first = first[:3] if len(first) > 2 else first[:1].expand(3, *first.shape[1:])
@@ -386,12 +385,13 @@ def animated(
     show = dict(mode='immediate', frame=dict(duration=milliseconds, redraw=True), transition=dict(duration=0))
     steps = [dict(method='animate', label=label, args=[[str(k)], show]) for k, label in enumerate(labels)]
     below = fig.layout.margin.b or 10                                          # what stands under the axes
-    under = dict(x=.08, len=.92, y=0, pad=dict(t=10 + below), currentvalue=dict(visible=False), active=start)
+    slider = dict(steps=steps, active=start, x=.08, len=.92, y=0, pad=dict(t=10 + below),
+                  currentvalue=dict(visible=False))
     button = dict(label='▶', method='animate', args=[None, show | dict(fromcurrent=True)])
     corner = dict(x=0, y=0, xanchor='left', yanchor='top', pad=dict(t=14 + below))
     play = dict(type='buttons', buttons=[button], showactive=False, **corner)
     bottom, height = below + 70, (fig.layout.height or 400) + 60
-    return fig.update_layout(updatemenus=[play], sliders=[dict(steps=steps) | under], margin_b=bottom, height=height)
+    return fig.update_layout(updatemenus=[play], sliders=[slider], margin_b=bottom, height=height)
 
 # %% ../nbs/40_figures.ipynb #e70c4a28
 __getattr__ = moved(
