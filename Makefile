@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: train test test-slow lint check hooks lab docs export readme clean
+.PHONY: train test test-slow test-gpu lint check hooks lab docs export readme clean
 .DEFAULT_GOAL := train
 
 $(READY): pyproject.toml
@@ -46,6 +46,9 @@ test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
 	@$(BIN)/python tests/kill_often.py 200
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
+
+test-gpu:  ## what only a GPU can show; takes the environment's own torch: make test-gpu PYTHON=python
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 0 -m gpu -s tests/test_gpu.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/explore.ipynb

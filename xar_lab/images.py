@@ -57,7 +57,10 @@ def to_uint8(
     images: Tensor,     # [n, c, H, W], or [n, c, t, H, W], in about [−1, 1]
     dataset=None,       # data set or ImageSpec that they are images of: its size, its levels of grey
 ) -> Tensor:            # uint8[n, c, h, w], or [n, c, t, h, w]
-    "Images as they are stored and looked at: clamped, at the data set's own size, rounded to its own levels."
+    """Images as they are stored and looked at: clamped, at the data set's own size, rounded to its own levels.
+    `ValueError` for whole numbers: they are no images in [−1, 1]."""
+    if not images.is_floating_point():
+        raise ValueError(f"images must be float in about [−1, 1], got {images.dtype}: uint8 is what comes out")
     steps = image_spec(dataset).levels - 1
     unit = (crop(images, dataset).clamp(-1, 1) + 1) / 2
     return ((unit * steps).round() * (255 / steps)).round().to(torch.uint8)

@@ -61,10 +61,10 @@ def shares(
     gpus: int,
     cores: int,
 ) -> dict[str, str]:   # environment
-    "A job's own GPU, or its share of the cores."
-    if gpus: return dict(CUDA_VISIBLE_DEVICES=str(slot % gpus))
+    "A job's share of the cores, and its GPU if there are any."
     threads = str(max(1, cores // at_once))
-    return dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
+    own = dict(CUDA_VISIBLE_DEVICES=str(slot % gpus)) if gpus else {}
+    return own | dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
 
 class Local:
     "Jobs on this machine, by a command as it is or within a template."
