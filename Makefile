@@ -47,8 +47,8 @@ test-slow: $(READY)
 	@$(BIN)/python tests/kill_often.py 200
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
-test-gpu:  ## what only a GPU can show; takes the environment's own torch: make test-gpu PYTHON=python
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 0 -m gpu -s tests/test_gpu.py
+test-gpu: $(READY)  ## what only a GPU can show; two minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 -m gpu -s tests/test_gpu.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/explore.ipynb
