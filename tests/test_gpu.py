@@ -1,4 +1,4 @@
-"What only a GPU can show; `make test-gpu` where there is one. Elsewhere nothing here runs."
+"What only a GPU can show: `make test-gpu`. Not among the other tests; without a GPU each of these fails."
 import json
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from xar_lab.blocks import PRESETS, XARConfig
 from xar_lab.checkpoints import load_published
@@ -72,6 +73,7 @@ def test_images_of_the_published_implementation(golden, published, name, sampler
     queue = iter([z for n in range(4) for z in [start[n], *(each[n] if each is not None else [])]])
     out = generate(published, values['sample_labels'].to(GPU), sampler=sampler, steps=meta['steps'],
                    guidance=meta['cfg'], randn=lambda shape: next(queue))
+    assert next(queue, None) is None
     apart = (out.latents.cpu() - values[f'{name}_latents']).abs().max().item()
     print(f'{sampler}: largest difference {apart:.1e}')
     assert apart < 2e-4
@@ -116,6 +118,7 @@ def test_a_run_goes_on(tmp_path):
     whole = train(config(tmp_path, 'whole', GPU, dropout=.1))
     broken = config(tmp_path, 'broken', GPU, dropout=.1)
     train(broken, follow=lambda row: row['step'] >= 9)
+    assert rows(tmp_path / 'broken')[-1]['step'] < 20
     a, b = rows(whole), rows(train(broken))
     assert [row['step'] for row in b] == [row['step'] for row in a]
     assert b[-1]['loss'] == pytest.approx(a[-1]['loss'], rel=1e-3)
@@ -127,7 +130,9 @@ def test_a_run_goes_on(tmp_path):
 
 def test_auto_is_bf16_and_learns(tmp_path):
     assert pick_precision('auto', GPU) == 'bf16'
-    of = rows(train(config(tmp_path, 'bf16', GPU, precision='auto', steps=200, batch_size=64, lr=3e-3)))
+    run = train(config(tmp_path, 'bf16', GPU, precision='auto', steps=200, batch_size=64, lr=3e-3))
+    of = rows(run)
+    assert json.loads((run / 'config.json').read_text())['precision'] == 'bf16'
     first, last = (np.mean([row['loss'] for row in part]) for part in (of[:10], of[-10:]))
     print(f'loss {first:.3f} -> {last:.3f}, {of[-1]["steps_per_s"]:.0f} steps/s')
     assert last < .6 * first
@@ -135,16 +140,22 @@ def test_auto_is_bf16_and_learns(tmp_path):
 
 @pytest.mark.parametrize('switch', ['compile', 'activation_checkpointing', 'tf32'])
 def test_switches_change_nothing_but_speed(tmp_path, switch):
-    plain = rows(train(config(tmp_path, 'plain', GPU, steps=8)))
-    other = rows(train(config(tmp_path, switch, GPU, steps=8, **{switch: True})))
-    assert not torch.backends.cuda.matmul.allow_tf32
-    for a, b in zip(plain, other): assert a['loss'] == pytest.approx(b['loss'], rel=5e-3)
+    torch._dynamo.reset(); counters.clear()
+    at_work = []
+    def look(row): at_work.append((torch.get_float32_matmul_precision(), len(counters['frames'])))
+    plain = rows(train(config(tmp_path, 'plain', GPU, steps=8), follow=look))
+    other = rows(train(config(tmp_path, switch, GPU, steps=8, **{switch: True}), follow=look))
+    assert at_work[0] == ('highest', 0) and torch.get_float32_matmul_precision() == 'highest'
+    assert at_work[-1][0] == ('high' if switch == 'tf32' else 'highest')
+    assert (at_work[-1][1] > 0) == (switch == 'compile')
+    assert len(plain) == 8
+    for a, b in zip(plain, other, strict=True): assert a['loss'] == pytest.approx(b['loss'], rel=5e-3)
 
 
 @pytest.mark.parametrize('preset', ['xar_b', 'xar_l'])
 def test_published_size(preset):
     "Training steps of 64 images in bf16, and drawing 32 images; what they take is printed."
-    torch.manual_seed(0)
+    torch.manual_seed(0); torch.cuda.reset_peak_memory_stats()
     with GPU: model = XAR(PRESETS[preset], make_layout('cell', (16, 16)))
     optimizer, flow = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True), make_flow()
     x, noise = torch.randn(2, 64, 256, 16, device=GPU)

@@ -58,9 +58,9 @@ def to_uint8(
     dataset=None,       # data set or ImageSpec that they are images of: its size, its levels of grey
 ) -> Tensor:            # uint8[n, c, h, w], or [n, c, t, h, w]
     """Images as they are stored and looked at: clamped, at the data set's own size, rounded to its own levels.
-    `ValueError` for whole numbers: they are no images in [−1, 1]."""
+    `ValueError` for integers: images are floats in [−1, 1]."""
     if not images.is_floating_point():
-        raise ValueError(f"images must be float in about [−1, 1], got {images.dtype}: uint8 is what comes out")
+        raise ValueError(f"images must be float in about [−1, 1], got {images.dtype}: integers are not converted")
     steps = image_spec(dataset).levels - 1
     unit = (crop(images, dataset).clamp(-1, 1) + 1) / 2
     return ((unit * steps).round() * (255 / steps)).round().to(torch.uint8)

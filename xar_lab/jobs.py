@@ -60,10 +60,12 @@ def shares(
     slot: int,         # which of them, from 0
     gpus: int,
     cores: int,
-) -> dict[str, str]:   # environment
-    "A job's share of the cores, and its GPU if there are any."
+    visible: str = '',     # the GPUs that this process was given, as CUDA_VISIBLE_DEVICES; '': all
+) -> dict[str, str]:       # environment
+    "A job's share of the cores, and a GPU, if there are any."
     threads = str(max(1, cores // at_once))
-    own = dict(CUDA_VISIBLE_DEVICES=str(slot % gpus)) if gpus else {}
+    names = visible.split(',') if visible else [*map(str, range(gpus))]
+    own = dict(CUDA_VISIBLE_DEVICES=names[slot % gpus]) if gpus else {}
     return own | dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
 
 class Local:
@@ -71,7 +73,8 @@ class Local:
     def __init__(self, at_once: int, template: str = '{command}'): self.at_once, self.template = at_once, template
 
     def __call__(self, command: list[str], slot: int, log: Path) -> Process:
-        env = shares(self.at_once, slot, torch.cuda.device_count(), os.cpu_count() or 1)
+        env = shares(self.at_once, slot, torch.cuda.device_count(), os.cpu_count() or 1,
+                     os.environ.get('CUDA_VISIBLE_DEVICES', ''))
         env['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))
         if self.template == '{command}': return Process([*command, WITH_PARENT], log, env)
         return Process(shlex.split(self.template.replace('{command}', shlex.join(command))), log, env)

@@ -147,7 +147,7 @@ def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict
     arms = some_of([*dict.fromkeys(c.arm for c in cells)], most)
     leads = [*{first[arm].run: arm for arm in reversed(arms)}.values()][::-1]         # one for each training
     rounds = [arms] + [leads] * (ROUNDS - 1 if asked.equal == 'time' else 0)
-    torch.set_num_threads(before if torch.cuda.is_available() else _threads(asked))
+    torch.set_num_threads(_threads(asked))                              # a job's share of the cores, as `jobs.shares`
     try:
         for k, arm in [(k, arm) for k, some in enumerate(rounds) for arm in some]:
             if k == 0: say(f'measuring {arm}')
