@@ -56,6 +56,19 @@ def fill(path):
                 while file.write(bytes(size)): pass
 
 
+def golden_network(path):
+    "The network of data/xar_golden.npz as a file in the authors' format; returns what was computed with it, and meta."
+    import numpy as np
+    import torch
+    stored = np.load(ROOT / 'data' / 'xar_golden.npz')
+    meta = json.loads(str(stored['meta']))
+    values = {k: torch.from_numpy(stored[k]) for k in stored.files if k != 'meta'}
+    weights = {k.removeprefix('weights/'): v for k, v in values.items() if k.startswith('weights/')}
+    heads = {'encoder_blocks.0.attn.rope.freqs_cos': torch.zeros(256, meta['dim'] // meta['heads'])}   # read off it
+    torch.save({'model_ema': weights | heads}, path)
+    return values, meta
+
+
 def random_inception(path):
     "A weights file of Inception's names and shapes, filled at random: the real one cannot be downloaded in a test."
     import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BIN, ROOT, papermill, printed, random_inception, refused
+from conftest import BIN, ROOT, golden_network, papermill, printed, random_inception, refused
 from PIL import Image
 
 @pytest.fixture(scope='module')
@@ -39,13 +39,7 @@ def test_generate_writes_images_grid_and_film(run, tmp_path):
 
 @pytest.mark.slow
 def test_generate_from_published_weights(tmp_path):
-    fixture = np.load(ROOT / 'data' / 'xar_golden.npz')
-    meta = json.loads(str(fixture['meta']))
-    state = {k.removeprefix('weights/'): torch.from_numpy(fixture[k]) for k in fixture.files
-             if k.startswith('weights/')}
-    # as in the authors' files; heads are read off it
-    state['encoder_blocks.0.attn.rope.freqs_cos'] = torch.zeros(256, meta['dim'] // meta['heads'])
-    torch.save({'model_ema': state}, tmp_path / 'authors.pth')
+    golden_network(tmp_path / 'authors.pth')
     done = papermill('generate', tmp_path / 'out.ipynb', weights=tmp_path / 'authors.pth', codec='pixels',
                      codec_options={'patch': 4}, classes=1, count=2, steps=2, folder=tmp_path / 'g')
     assert done.returncode == 0, done.stderr[-3000:]

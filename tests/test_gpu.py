@@ -1,11 +1,11 @@
 "What only a GPU can show: `make test-gpu`. Not among the other tests; without a GPU each of these fails."
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import golden_network
 from torch._dynamo.utils import counters
 
 from xar_lab.blocks import PRESETS, XARConfig
@@ -18,7 +18,6 @@ from xar_lab.sampling import generate
 from xar_lab.state import load_run
 from xar_lab.training import TrainConfig, train
 
-ROOT = Path(__file__).parent.parent
 GPU, CPU = torch.device('cuda'), torch.device('cpu')
 pytestmark = pytest.mark.gpu
 
@@ -40,38 +39,29 @@ def config(folder, name, device, **more):
 
 
 @pytest.fixture(scope='module')
-def golden():
-    of = np.load(ROOT / 'data' / 'xar_golden.npz')
-    return {k: torch.from_numpy(of[k]) for k in of.files if k != 'meta'}, json.loads(str(of['meta']))
-
-
-@pytest.fixture(scope='module')
-def published(golden, tmp_path_factory):
-    values, meta = golden
-    weights = {k.removeprefix('weights/'): v for k, v in values.items() if k.startswith('weights/')}
-    weights['encoder_blocks.0.attn.rope.freqs_cos'] = torch.zeros(256, meta['dim'] // meta['heads'])
+def published(tmp_path_factory):
     path = tmp_path_factory.mktemp('golden') / 'published.pth'
-    torch.save(weights, path)
-    return load_published(path).to(GPU)
+    values, meta = golden_network(path)
+    return load_published(path).to(GPU), values, meta
 
 
-def test_velocity_of_the_published_implementation(golden, published):
-    values, _ = golden
+def test_velocity_of_the_published_implementation(published):
+    model, values, _ = published
     t = values['train_t']
-    x = make_flow().mix(published.layout.split(values['train_latents']), values['train_noise'].flatten(1, 2),
+    x = make_flow().mix(model.layout.split(values['train_latents']), values['train_noise'].flatten(1, 2),
                         t.repeat_interleave(64, 1)[..., None])
-    with torch.no_grad(): v = published(x.to(GPU), t.to(GPU), values['train_labels'].to(GPU))
+    with torch.no_grad(): v = model(x.to(GPU), t.to(GPU), values['train_labels'].to(GPU))
     apart = (v.cpu().view(-1, 4, 64, 16) - values['train_velocity']).abs().max().item()
     print(f'velocity: largest difference {apart:.1e}')
     assert apart < 1e-4
 
 
 @pytest.mark.parametrize('name, sampler', [('euler', 'euler'), ('euler_maruyama', 'sde')])
-def test_images_of_the_published_implementation(golden, published, name, sampler):
-    values, meta = golden
+def test_images_of_the_published_implementation(published, name, sampler):
+    model, values, meta = published
     start, each = values[f'{name}_init_noise'], values.get(f'{name}_step_noise')
     queue = iter([z for n in range(4) for z in [start[n], *(each[n] if each is not None else [])]])
-    out = generate(published, values['sample_labels'].to(GPU), sampler=sampler, steps=meta['steps'],
+    out = generate(model, values['sample_labels'].to(GPU), sampler=sampler, steps=meta['steps'],
                    guidance=meta['cfg'], randn=lambda shape: next(queue))
     assert next(queue, None) is None
     apart = (out.latents.cpu() - values[f'{name}_latents']).abs().max().item()

@@ -137,7 +137,9 @@ def _cells(asked: Sweep, more: dict | None = None) -> list[Cell]:
     return cells_of(asked.grid, dict(sample_every=NEVER) | asked.base, str(asked.folder), more)
 
 # %% ../nbs/38_sweep_plan.ipynb #3d18206a
-def _threads(asked: Sweep) -> int: return max(1, (os.cpu_count() or 1) // (asked.at_once or os.cpu_count() or 1))
+def _threads(asked: Sweep) -> int:       # a job's share of the cores, as `jobs.shares`
+    cores = os.cpu_count() or 1
+    return max(1, cores // (asked.at_once or torch.cuda.device_count() or cores))
 
 ROUNDS = 3        # times that arms are measured where their time decides; the fastest counts
 
@@ -147,7 +149,7 @@ def _measured(asked: Sweep, cells: list[Cell], most: int, say: Callable) -> dict
     arms = some_of([*dict.fromkeys(c.arm for c in cells)], most)
     leads = [*{first[arm].run: arm for arm in reversed(arms)}.values()][::-1]         # one for each training
     rounds = [arms] + [leads] * (ROUNDS - 1 if asked.equal == 'time' else 0)
-    torch.set_num_threads(_threads(asked))                              # a job's share of the cores, as `jobs.shares`
+    torch.set_num_threads(_threads(asked))
     try:
         for k, arm in [(k, arm) for k, some in enumerate(rounds) for arm in some]:
             if k == 0: say(f'measuring {arm}')
