@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .cache import open_latents
-from .checks import shown
+from .checks import shown, whole
 from .core import Registry, moved, project_root, stream_seed
 from .folders import ImageFolder
 from .images import image_spec
@@ -97,9 +97,11 @@ def _read_idx(path: Path) -> Tensor:
 def fashion_mnist(
     split: str = 'train',              # 'train' (60,000 images) | 'test' (10,000)
     root: str | Path | None = None,    # torchvision's folder; None: data/ of the project, and it is downloaded there
+    padding: int = 2,                  # black pixels on every side: 28×28 become 32×32
 ) -> ImageDataset:
-    "Fashion-MNIST: 28×28 grey, 10 classes, padded to 32×32. Source: Xiao, Rasul, Vollgraf 2017."
+    "Fashion-MNIST: 28×28 grey, 10 classes. Source: Xiao, Rasul, Vollgraf 2017."
     if split not in ('train', 'test'): raise ValueError(f"unknown split {split!r}; known: train, test")
+    whole(0, 100)("data set 'fashion_mnist': padding", padding)
     installed = next((f for f in SYSTEM_FOLDERS if f.is_dir()), None)
     if installed and root is None:
         stem = 'train' if split == 'train' else 't10k'
@@ -114,7 +116,7 @@ def fashion_mnist(
                                     f"{root}, {'and could not be downloaded' if fetch else 'which is not written to'}: "
                                     f"{str(e).splitlines()[0]}") from None
         images, labels = source.data, source.targets
-    return ImageDataset(images[:, None], labels.long(), FASHION_CLASSES, f'fashion_mnist/{split}', padding=2)
+    return ImageDataset(images[:, None], labels.long(), FASHION_CLASSES, f'fashion_mnist/{split}', padding=padding)
 
 # %% ../nbs/15_data.ipynb #dc9d69a8
 def folder(
