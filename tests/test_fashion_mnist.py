@@ -17,6 +17,7 @@ def test_the_data_set(need):
         image, label = data[0]
         assert image.shape == (1, 32, 32) and image.min() == -1 and 0.9 < image.max() <= 1 and isinstance(label, int)
         assert image[:, :2].max() == -1 and image[:, :, -2:].max() == -1           # the padding
+        assert torch.equal(load_dataset('fashion_mnist', split, padding=0)[0][0], image[:, 2:-2, 2:-2])
     mean = data.images.float().mean() / 255
     assert abs(mean - .2868) < .002                                                 # the known mean of the test images
     assert data.class_names[int(load_dataset('fashion_mnist').labels[0])] == 'ankle boot'

@@ -72,6 +72,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     belongs = FLOW_DEFAULTS.get(config.flow or recipe.get('flow') or '', {})
     both = belongs | recipe if config.flow in (None, recipe.get('flow')) else recipe | belongs
     known = {**GENERIC_DEFAULTS, 'name': f'{dataset}-default', 'dataset': dataset, **tuned, **both}
+    if 'model_options' in both: known['model'] = config.model             # a recipe's sizes are for any preset
     full = fill(vars(config), known, size='layout')
     full['uses'] = [*dict.fromkeys([*config.uses, *(recipe.get('uses') or [])])]
     full |= {name: full[name] or max(1, math.ceil(full['steps'] / 5)) for name in ('sample_every', 'save_every')}

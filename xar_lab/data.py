@@ -94,6 +94,7 @@ def _read_idx(path: Path) -> Tensor:
     shape = struct.unpack(f'>{raw[3]}I', raw[4:4 + 4 * raw[3]])
     return torch.frombuffer(bytearray(raw[4 + 4 * raw[3]:]), dtype=torch.uint8).view(shape)
 
+# %% ../nbs/15_data.ipynb #b77ae70c
 def fashion_mnist(
     split: str = 'train',              # 'train' (60,000 images) | 'test' (10,000)
     root: str | Path | None = None,    # torchvision's folder; None: data/ of the project, and it is downloaded there
