@@ -205,9 +205,9 @@ def curves_figure(
 # %% ../nbs/47_curves.ipynb #9d58105b
 FIRST_SHOWN = 10       # runs that are chosen at first: those with the latest sign of life
 
-# %% ../nbs/47_curves.ipynb #2b4ea734
+# %% ../nbs/47_curves.ipynb #76fc1fd7
 class RunCurves(Explorer):
-    "The curves of the runs of a folder, and what two of them draw."
+    "The curves of the runs of a folder, and what they draw."
 
     def __init__(self,
         runs_dir: str | Path = 'runs',    # a folder of runs
@@ -239,7 +239,6 @@ class RunCurves(Explorer):
         with self.settle():
             self.runs.options = [(plain(name, markup=False), name) for name in names]
             self.runs.value = chosen
-        self.beside.offer(self.folders)
 
     def read(self):
         "Read the folders again."
@@ -247,6 +246,7 @@ class RunCurves(Explorer):
 
     def _chosen(self) -> list[_Curve]:
         "The curves that the controls describe."
+        self.beside.offer({name: self.folders[name] for name in self.runs.value})
         for name in self.runs.value:
             if name not in self.tables: self.tables[name] = run_curves(self.folders[name])
         self.order = list(dict.fromkeys([*self.order, *self.runs.value]))       # a run keeps its colour
