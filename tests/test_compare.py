@@ -4,7 +4,6 @@ import shutil
 
 from conftest import papermill, printed, refused
 
-
 def test_a_page_from_the_command_line(little_run, tmp_path):
     shutil.copytree(little_run, tmp_path / 'other')
     told = dict(runs=[str(little_run), str(tmp_path / 'other')], runs_dir=str(tmp_path / 'runs'), classes=[3], count=1)

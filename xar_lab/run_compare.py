@@ -182,7 +182,7 @@ class RunTables(w.VBox):
         self.differences.value = differ.html([heads[name] for name in differ.runs])
         self.numbers.value = numbers.html([*heads.values()])
 
-# %% ../nbs/49_run_compare.ipynb #fd0a4454
+# %% ../nbs/49_run_compare.ipynb #252eafce
 class RunCompare(Explorer):
     "Runs beside each other: curves, numbers, what differs, samples."
 
@@ -235,7 +235,9 @@ class RunCompare(Explorer):
         fig, known, self.notes = compared_curves(
             self.chosen, metric, str(self.axis.value), self.smoothing.value, bool(self.log_scale.value))
         with self.settle(): self.metric.options, self.metric.value = [*dict.fromkeys([*known, metric])], metric
-        if fig: return fig.update_layout(updatemenus=[], margin_t=30)            # the axis is chosen above
+        if fig:
+            fig.layout.updatemenus, fig.layout.margin.t = (), 30                 # the axis is chosen above
+            return fig
         return Figure(layout=STYLE | dict(height=120, xaxis_visible=False, yaxis_visible=False))
 
     def figure(self):
