@@ -132,12 +132,15 @@ def check_curves(axis: str, smoothing: float, log: bool):
     BELOW_1('smoothing', smoothing)
     FLAG('log', log)
 
-# %% ../nbs/49_run_compare.ipynb #ccd60391
+# %% ../nbs/49_run_compare.ipynb #14113993
 FIRST_TICKED = 2      # runs of a folder that are compared at first: those with the latest sign of life
 LOOKS = """
 .xar-table { border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.35; }
-.xar-table :is(th, td) { text-align: left; vertical-align: top; padding: 3px 14px 3px 0; overflow-wrap: anywhere;
-                         border-bottom: 1px solid rgba(128,128,128,.3); min-width: 4em; max-width: 24em; }
+.xar-table :is(th, td) { text-align: left; vertical-align: top; padding: 3px 14px 3px 0; overflow-wrap: break-word;
+                         border-bottom: 1px solid rgba(128,128,128,.3); max-width: 24em; }
+.xar-table td:first-child, .xar-table th { white-space: nowrap; }
+.xar-table th small { white-space: normal; }
+.xar-wide { overflow-x: auto; }
 .xar-table small { opacity: .75; font-weight: normal; }
 .xar-note { margin: .4em 0 0; line-height: 1.35; max-width: 60em; overflow-wrap: anywhere; }
 .xar-dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }

@@ -77,14 +77,13 @@ def _samples(found: dict[str, list[Draw | str]], seed: int) -> str:
         blocks.append(f'<section class="draws"><h3>{head_of(name, n)}</h3>{pictures}{slider}</section>')
     return (f'<p>{plain(noise_of(draws, seed))}</p>' if draws else '') + ''.join(blocks)
 
-# %% ../nbs/49_run_page.ipynb #4edd6490
+# %% ../nbs/49_run_page.ipynb #f8f68689
 PAGE_LOOKS = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --edge: #ccc; }
 @media (prefers-color-scheme: dark) { :root { --ink: #dee2e6; --paper: #1b1c1e; --edge: #555; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1100px;
        margin: 1.5rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; } h3 { font-size: 1rem; margin: .8rem 0 .2rem; }
-.wide { overflow-x: auto; }
 .draws { display: inline-block; vertical-align: top; margin-right: 1.5rem; max-width: 100%; }
 figure { margin: 0; } figcaption { font-size: .85rem; margin: .2rem 0; }
 img { max-width: 100%; border: 1px solid var(--edge); }
@@ -107,7 +106,7 @@ const draw = () => {
 if (place) { draw(); matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw) }
 """
 
-# %% ../nbs/49_run_page.ipynb #b1194584
+# %% ../nbs/49_run_page.ipynb #09b5e5cd
 MARK = '<!doctype html>\n<!-- runs beside each other, by xar_lab -->\n'      # how a page of ours begins
 
 def _curves_part(folders: dict[str, Path], metric: str, axis: str, smoothing: float, log: bool) -> str:
@@ -124,7 +123,7 @@ def page_of(
     parts: dict[str, str],      # heading → HTML
 ) -> str:
     "A page that needs nothing else."
-    body = ''.join(f'<h2>{plain(head)}</h2><div class="wide">{part}</div>' for head, part in parts.items())
+    body = ''.join(f'<h2>{plain(head)}</h2>{part}' for head, part in parts.items())
     facts = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
     return (f'{MARK}<html lang="en"><head>{facts}<title>{plain(title)}</title><style>{PAGE_LOOKS}</style></head>'
             f'<body><h1>{plain(title)}</h1>{body}'

@@ -51,7 +51,7 @@ def settings_told(
     return flat(told) | {f'{name} used' if name in told else name: value for name, value in beside.items()
                          if name not in twice or twice[name] != value}
 
-# %% ../nbs/48_run_tables.ipynb #28212ae7
+# %% ../nbs/48_run_tables.ipynb #7dbdc448
 def text_of(value) -> str:
     "A setting in full, as text."
     if isinstance(value, dict | list): return json.dumps(value, ensure_ascii=False)
@@ -64,7 +64,8 @@ def html_table(
     "A table that takes the colours of its page."
     line = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{cell}</{tag}>' for cell in cells) + '</tr>'
     body = ''.join(line(row, 'td') for row in rows)
-    return f'<table class="xar-table"><thead>{line(head, "th")}</thead><tbody>{body}</tbody></table>'
+    table = f'<table class="xar-table"><thead>{line(head, "th")}</thead><tbody>{body}</tbody></table>'
+    return f'<div class="xar-wide">{table}</div>'
 
 def _lines(notes: Sequence[str]) -> str: return ''.join(f'<p class="xar-note">{plain(note)}</p>' for note in notes)
 
@@ -146,7 +147,7 @@ def _repeats(found: dict[str, dict], name: str) -> list[dict]:
         if way(report) == way(found[name]): kept.setdefault(text_of(seed_of(report)), report)
     return list(kept.values())
 
-# %% ../nbs/48_run_tables.ipynb #9a1d5389
+# %% ../nbs/48_run_tables.ipynb #80fa96a7
 USUAL = 'default'      # name of an evaluation, if none was given
 
 @dataclass
@@ -162,10 +163,10 @@ class Judged:
         return {seed_of(r): of(r)[name] for r in self.reports if name in of(r)}
 
     def text(self, name: str) -> str:
-        "A number as it is shown: of one evaluation as its own table has it, of several their mean and deviation."
+        "A number as it is shown: of one evaluation as its own table has it, of several mean and deviation."
         found, first = list(self.values(name).values()), self.reports[0]['metrics'] if self.reports else {}
         if not found: return NOT_TOLD
-        if len(found) > 1: return f'{in_digits(statistics.mean(found))} ± {in_digits(statistics.stdev(found))}'
+        if len({*found}) > 1: return f'{in_digits(statistics.mean(found))} ± {in_digits(statistics.stdev(found))}'
         more = f" ± {in_digits(first['kid_sd'])} over subsets" if name.startswith('kid') and 'kid_sd' in first else ''
         of = f" of {first['features']}" if name == 'covariance_rank' and 'features' in first else ''
         return in_digits(found[0]) + more + of
