@@ -183,7 +183,7 @@ def beside(
     draws = [drawers.pop(0).draw(classes, count, seed) for _ in runs]        # a network goes when it has drawn
     return Beside(draws, noise_of(draws, seed))
 
-# %% ../nbs/47_beside.ipynb #26fe9841
+# %% ../nbs/47_beside.ipynb #152e2a37
 class Panel(w.VBox):
     "A run in the view: its checkpoints, and what it drew."
 
@@ -203,8 +203,9 @@ class Panel(w.VBox):
 
     def offer(self, saved: list[Path]):
         "The checkpoints that there are; the one that was chosen stays, the last one goes on to the last one."
-        before, followed = self.steps.value, self.steps.index == len(self.steps.options) - 1
         names = [path.name for path in saved]
+        if names == [name for _, name in self.steps.options]: return
+        before, followed = self.steps.value, self.steps.index == len(self.steps.options) - 1
         self.settling = True
         self.steps.options = [(f'{step_of(path):,}', path.name) for path in saved]
         self.steps.value = before if before in names and not followed else names[-1]
@@ -224,12 +225,13 @@ def read_classes(text: str) -> list[int] | None:
     try: return [int(part) for part in text.split(',')] if text.strip() else None
     except ValueError: raise ValueError(f"classes must be numbers with commas between, got {shown(text)}") from None
 
-# %% ../nbs/47_beside.ipynb #e7312ab8
+# %% ../nbs/47_beside.ipynb #48144e5c
 class BesideView(w.VBox):
     "What runs draw from the same noise, each at the checkpoint that is chosen."
 
     def __init__(self):
         self.panels: dict[str, Panel] = {}
+        self.offered: list[str] | None = None        # the runs that are looked at
         self.kept: dict[tuple, Draw] = {}            # checkpoint, when it was written, what was asked → what it drew
         self.classes = field('classes', '', '190px', 'all, or 0, 3, 7')
         self.seed, self.count = field('seed', '0', '100px'), field('per class', '2', '110px')
@@ -247,7 +249,8 @@ class BesideView(w.VBox):
         self.panels = {name: self.panels.get(name) or Panel(folders[name], self._moved) for name in ready}
         for name, panel in self.panels.items(): panel.offer(saved[name])
         self.row.children, self.draw.disabled = [*self.panels.values()], not ready
-        without = [plain(name) for name in folders if name not in ready]
+        if self.offered == [*ready, *folders]: return                          # what was said still holds
+        self.offered, without = [*ready, *folders], [plain(name) for name in folders if name not in ready]
         self.said.value = 'no run with a checkpoint yet, so nothing can be drawn' if not ready else (
             f"{', '.join(without)}: no checkpoint, so nothing can be drawn" if without else '')
 
