@@ -373,3 +373,75 @@ shown.layout.xaxis.title.text = 'late'
     assert page.locator('.scatterlayer path.js-line').count() == 4
     assert not errors and not foreign, (errors, foreign)
     page.close()
+
+
+def test_a_page_of_compared_runs(chromium, little_run, tmp_path):
+    "Opened from a disk: curves, a slider of checkpoints, both schemes; nothing is asked of anybody."
+    from xar_lab.run_page import write_page
+    shutil.copytree(little_run, tmp_path / 'other')
+    saved = json.loads((tmp_path / 'other' / 'config.json').read_text())
+    saved['config']['lr'] = .5
+    (tmp_path / 'other' / 'config.json').write_text(json.dumps(saved))
+    path = write_page([little_run, tmp_path / 'other'], tmp_path / 'report.html', classes=[3, 7], count=1)
+    page, errors, foreign = watched(chromium, 'file://')
+    page.goto(f'file://{path}')
+    page.locator('.plot .scatterlayer path.js-line').nth(1).wait_for(state='attached')
+    assert page.get_by_role('cell', name='0.5', exact=True).count() == 1          # the learning rate
+    block = page.locator('.draws').first
+    seen = lambda: block.locator('img:visible').evaluate_all("images => images.map(i => i.alt + i.naturalWidth)")
+    last = seen()
+    assert len(last) == 1 and not last[0].endswith('0'), last
+    block.locator('input[type=range]').focus()
+    page.keyboard.press('ArrowLeft')
+    first = seen()
+    assert len(first) == 1 and first != last
+    page.keyboard.press('ArrowRight')
+    assert seen() == last
+    page.locator('.updatemenu-button', has_text='FLOPs').click()
+    page.locator('.xtitle', has_text='FLOPs').wait_for()
+    ink = lambda: page.evaluate("[getComputedStyle(document.body).color, "
+                                "getComputedStyle(document.querySelector('.ytitle')).fill]")
+    light = ink()
+    page.emulate_media(color_scheme='dark')
+    page.wait_for_function("before => getComputedStyle(document.querySelector('.ytitle')).fill != before", arg=light[1])
+    assert ink()[0] == ink()[1] != light[0]
+    for width in (1000, 1400):
+        page.set_viewport_size(dict(width=width, height=800))
+        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), width
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
+def test_runs_are_ticked_and_drawn(chromium, lab, little_run):
+    "`RunCompare` in JupyterLab: a click on a line of the table, the slider, and a run that cannot draw."
+    address, folder = lab
+    for name in ('one', 'two', 'begun'): shutil.copytree(little_run, folder / 'compared' / name)
+    shutil.rmtree(folder / 'compared' / 'begun' / 'checkpoints')
+    cell = dict(cell_type='code', metadata={}, outputs=[], execution_count=None, id='cell')
+    source = f"from xar_lab.run_compare import RunCompare\nRunCompare({str(folder / 'compared')!r})"
+    kernel = dict(name='python3', display_name='Python 3', language='python')
+    (folder / 'nbs' / 'compared.ipynb').write_text(json.dumps(dict(
+        cells=[cell | dict(source=source)], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+    page, errors, foreign = watched(chromium, address)
+    run_all(page, address, 'compared.ipynb')
+    view = page.locator('.xar-compare')
+    view.locator('.js-plotly-plot .scatterlayer').wait_for(state='attached')
+    ticked = lambda: sorted(view.locator('.xar-picker input').evaluate_all(
+        "boxes => boxes.filter(b => b.checked).map(b => b.name)"))
+    assert len(ticked()) == 2
+    for name in ('one', 'two', 'begun'):
+        box = view.locator(f'.xar-picker input[name={name}]')
+        if not box.is_checked(): view.locator('.xar-picker td', has_text=name).first.click()
+    assert ticked() == ['begun', 'one', 'two']
+    view.get_by_text('begun: no checkpoint').wait_for()
+    view.get_by_label('classes').fill('3, 7')
+    view.get_by_role('button', name='Draw').click()
+    view.get_by_text('the same noise, seed 0').wait_for()
+    assert view.locator('img:visible').count() == 2
+    arrow(view, -1, 'ArrowLeft')()
+    for _ in range(100):
+        if view.locator('.xar-said', has_text='step 24').count(): break
+        page.wait_for_timeout(100)
+    assert view.locator('.xar-said', has_text='step 24').count() == 1
+    assert not errors and not foreign, (errors, foreign)
+    page.close()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OURS', 'HALF', 'WRITTEN', 'COLUMNS', 'run_path', 'checkpoints', 'step_of', 'write_checkpoint', 'damage',
            'good_checkpoint', 'the_checkpoint', 'evaluation_folder', 'run_lock', 'is_running', 'machine_of', 'note',
-           'state_of', 'run_facts', 'list_runs', 'Table', 'runs_table']
+           'state_of', 'run_facts', 'list_runs', 'Table', 'run_cells', 'runs_table']
 
 # %% ../nbs/20_runs.ipynb #ec451f56
 import fcntl
@@ -230,17 +230,18 @@ class Table(str):
     "A Markdown table, which a notebook shows as a table."
     def _repr_markdown_(self) -> str: return str(self)
 
-def runs_table(
-    runs_dir: str | Path = 'runs',
-) -> Table:
-    "The runs of a folder as a Markdown table, the latest first."
+def run_cells(row: dict) -> list[str]:
+    "What tables say of a run of `list_runs`: a text for each of COLUMNS."
     def cell(key, value):
-        if value is None: return '–'
         if key == 'changed': return time.strftime('%Y-%m-%d %H:%M', time.localtime(value))
-        return f'{value:.4g}' if isinstance(value, float) else str(value)
-    rows = sorted(list_runs(runs_dir), key=lambda r: -r['changed'])
-    lines = ['| ' + ' | '.join(COLUMNS.values()) + ' |', '|' + '---|' * len(COLUMNS)]
-    return Table('\n'.join(lines + ['| ' + ' | '.join(in_table(cell(k, r[k])) for k in COLUMNS) + ' |' for r in rows]))
+        return '–' if value is None else f'{value:.4g}' if isinstance(value, float) else str(value)
+    return [cell(key, row[key]) for key in COLUMNS]
+
+def runs_table(runs_dir: str | Path = 'runs') -> Table:
+    "The runs of a folder as a Markdown table, the latest first."
+    rows = [COLUMNS.values(), *map(run_cells, sorted(list_runs(runs_dir), key=lambda r: -r['changed']))]
+    head, *lines = ['| ' + ' | '.join(map(in_table, row)) + ' |' for row in rows]
+    return Table('\n'.join([head, '|' + '---|' * len(COLUMNS), *lines]))
 
 # %% ../nbs/20_runs.ipynb #ce2f2614
 __getattr__ = moved(
