@@ -39,7 +39,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
     try: return asyncio.get_running_loop()
     except RuntimeError: return None
 
-# %% ../nbs/50_live.ipynb #38104152
+# %% ../nbs/50_live.ipynb #6cce0295
 class Newest:
     "Computes the newest wish in a thread, and gives up those before it."
 
@@ -55,8 +55,7 @@ class Newest:
         self.number = self.taken = self.settled = 0          # of the newest wish; of those begun, and dealt with
         self.begun = self.finished = 0                       # computations so far
         self.wish: Any = None
-        self.thread, self.ready = None, deque()
-        self.loop = _running_loop()
+        self.thread, self.ready, self.loop = None, deque(), _running_loop()
 
     def want(self, wish):
         "Ask for something; what was asked before is given up."
@@ -64,7 +63,7 @@ class Newest:
             self.wish, self.number = wish, self.number + 1
             if self.thread is None:
                 self.thread = threading.Thread(target=self._work, daemon=True, name='newest')
-                atexit.register(self._end)                   # a thread in the middle of torch would crash the exit
+                atexit.register(self._end, self.thread)      # a thread in the middle of torch would crash the exit
                 self.thread.start()
             self.changed.notify_all()
 
@@ -118,10 +117,9 @@ class Newest:
             self.finished += 1
             self._send(number, act, last=True)
 
-    def _end(self):
-        thread = self.thread
+    def _end(self, thread: threading.Thread):
         self.stop()
-        if thread: thread.join(10)
+        thread.join(10)
 
 # %% ../nbs/50_live.ipynb #6870949d
 @contextmanager
