@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['PAUSE', 'PATIENT', 'GLANCE', 'Wish', 'Playground']
 
-# %% ../nbs/51_playground.ipynb #3d173de4
+# %% ../nbs/51_playground.ipynb #a6238b9e
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field as field_of
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import ipywidgets as w
 import plotly.graph_objects as go
@@ -46,7 +47,7 @@ class Wish:
     settings: dict | None = None              # as `Studio.settings` gives them; None: the run's own
     axes: dict = field_of(default_factory=dict)  # 'rows' or 'columns' → name of a setting, and what was typed
 
-# %% ../nbs/51_playground.ipynb #74e69096
+# %% ../nbs/51_playground.ipynb #97392f2f
 def _number(name: str, value: float, low: float, high: float, step: float, digits: int) -> Number:
     "A number that tells of every movement, not only of the last."
     number = Number(name, value, low, high, step, digits)
@@ -60,9 +61,9 @@ def _put(number: Number, value: float, most: float):
 
 def _axis_controls(name: str) -> tuple[w.Dropdown, w.Text]:
     "A menu of settings, and a field for the values."
-    return menu(name, [('–', '')], '', '180px'), field('values', '', '260px', 'such as 1, 2, 3 or 1 to 4 in 6')
+    return menu(name, [('–', '')], '', '185px'), field('values', '', '215px', 'such as 1 to 4 in 6')
 
-# %% ../nbs/51_playground.ipynb #65fac7ba
+# %% ../nbs/51_playground.ipynb #91c90588
 class _Controls(Explorer):
     "The controls of a playground, and what they stand for."
     studio: Studio | None = None      # what drew the image that is shown, and furnished the controls
@@ -92,10 +93,13 @@ class _Controls(Explorer):
         self.halt.layout.visibility = 'hidden'
         self._list(source)
         return [w.HBox([self.run, self.path, self.again]),
-                w.HBox([self.label, self.seed, self.another, self.item, self.schedule]), self.given,
-                w.HBox([self.sampler, self.steps, self.guidance]),
+                w.HBox([self.label, self.seed, self.another, self.item]), self.given,
+                w.HBox([self.sampler, self.steps, self.guidance, self.schedule]),
                 w.HBox([self.interval, self.noise, self.temperature]),
-                w.HBox([*self.axes['columns'], *self.axes['rows'], self.halt])]
+                w.HBox([*(w.HBox(pair) for pair in self.axes.values()), self.halt])]
+
+    def refresh(self): raise NotImplementedError
+    def stop(self): raise NotImplementedError
 
     def _watch(self, control, then=None):
         if control is not self.path: super()._watch(control, then)
@@ -130,7 +134,7 @@ class _Controls(Explorer):
 
     def _seed(self) -> int: return int(read_number('seed', self.seed.value, 0, MOST_SEED, digits=0))
 
-# %% ../nbs/51_playground.ipynb #cb906df6
+# %% ../nbs/51_playground.ipynb #17ca01fb
 class _Furnished(_Controls):
     "What the controls say, once a run has furnished them."
 
@@ -180,15 +184,16 @@ class _Furnished(_Controls):
 
     def _wish(self) -> Wish:
         "What the controls ask for."
-        source = self.run.value
+        source, label = cast(Source, self.run.value), cast(int, self.label.value)
         axes = {k: (name.value, text.value) for k, (name, text) in self.axes.items() if name.value}
         own = self.studio and self.studio.asked == source
-        return Wish(source, self.label.value, self._seed(), self._settings() if own else None, axes)
+        return Wish(source, label, self._seed(), self._settings() if own else None, axes)
 
-# %% ../nbs/51_playground.ipynb #e176a3c6
+# %% ../nbs/51_playground.ipynb #ffe064ad
 class _Drawing(_Furnished):
     "What is computed in the thread, and how it is shown."
     newest: Newest
+    code: w.Textarea                  # a line that draws the same
     opened: Studio | None = None      # by the thread
     looked = 0.                       # when a sheet that is being drawn was last shown
 
@@ -283,7 +288,7 @@ class _Saving(_Drawing):
         assert self.sheet and self.studio
         save_gif(self.studio.film(self.sheet.settings), path)
 
-# %% ../nbs/51_playground.ipynb #e417c042
+# %% ../nbs/51_playground.ipynb #26548114
 class Playground(_Saving):
     "An image, or a sheet of them, that follows its controls."
 
@@ -302,7 +307,7 @@ class Playground(_Saving):
         for (name, text), axis in zip(self.axes.values(), (columns, rows)):
             if axis: name.options, name.value, text.value = [('–', ''), (axis[0], axis[0])], *axis
         super().__init__(controls)
-        self.code = w.Textarea(rows=3, description='code', tooltip='A line of Python that draws the same',
+        self.code = w.Textarea(rows=4, description='code', tooltip='A line of Python that draws the same',
                                layout=w.Layout(width='99%'), style=dict(description_width='auto'))
         self.file = field('file', '', '420px', 'such as image.png, or film.gif')
         self.save_button = button('Save', 'download', 'Write the picture (.png), or the film (.gif)', self.save)
@@ -322,7 +327,7 @@ class Playground(_Saving):
     def refresh(self):
         "Look again for runs and checkpoints."
         self.opened = self.studio = None
-        self._list(self.run.value)
+        self._list(cast(Source, self.run.value))
         self.update()
 
     def figure(self, seconds: float = 60.) -> go.Figure:     # the longest that is waited

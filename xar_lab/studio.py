@@ -84,7 +84,7 @@ class Drawn:
     reads: int         # runs of the network: those of nfe, or fewer with a head apart
     seconds: float
 
-# %% ../nbs/50_studio.ipynb #ced284b4
+# %% ../nbs/50_studio.ipynb #ce4783a5
 class Studio:
     "A model, opened, that draws one image of any settings. `FileNotFoundError` or `ValueError` for what draws nothing."
 
@@ -105,8 +105,8 @@ class Studio:
         if 'item' in asked and not self.model.given: raise ValueError("item: this run is given nothing but a class")
         usual = dict(label=0, seed=0, **({'item': 0} if self.model.given else {}), guidance_interval=(0., 1.), noise=1.)
         found = {k: v for k, v in sampling_of(self.config, **asked).items() if v is not None}
-        settings = usual | dict(steps=1, guidance=1., sampler_options={}) | found
-        self.check(settings)
+        full = usual | dict(steps=1, guidance=1., sampler_options={}) | found
+        self.check(settings := {name: full[name] for name in SETTING.known() if name in full})
         return settings
 
     def changed(self, settings: dict, name: str, value) -> dict:

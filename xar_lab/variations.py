@@ -89,7 +89,7 @@ def usual_values(
     own = options_of(settings['sampler']) | settings['sampler_options'] | settings
     return usual.get(name) or str(1 if own.get(name) is None else own[name])
 
-# %% ../nbs/50_variations.ipynb #d113a91a
+# %% ../nbs/50_variations.ipynb #47112e1a
 @dataclass
 class Sheet:
     "An image, a row, a column or a grid of images that differ in what the axes say, from the same noise."
@@ -102,7 +102,7 @@ class Sheet:
 
     @property
     def shape(self) -> tuple[int, int]:      # rows, columns
-        return tuple(len(axis.values) if axis else 1 for axis in (self.rows, self.columns))
+        return len(self.rows.values if self.rows else '1'), len(self.columns.values if self.columns else '1')
 
     @property
     def done(self) -> list[Drawn]: return [one for one in self.drawn if one]
@@ -112,20 +112,21 @@ class Sheet:
         if axis.name == 'label': return [self.names[k] for k in axis.values]
         return [f'{v:.4g}' if isinstance(v, float) else str(v) for v in axis.values]
 
-    def wall(self) -> tuple[Tensor, int, int]:    # uint8[c, H, W]; pixels from one image to the next, down and across
+    def wall(self) -> tuple[Tensor, int, int, int]:    # uint8[c, H, W]; pixels from image to image, down, across; gap
         "All images, grey between them; of videos all frames of each in a row. What is not drawn yet is grey."
         one = next(strips(d.image[None], gap=1)[0] for d in self.done)
         cells = [strips(d.image[None], gap=1)[0] if d else torch.full_like(one, GAP) for d in self.drawn]
         gap, across = max(1, min(one.shape[1:]) // 16), self.shape[1]
         padded = [torch.nn.functional.pad(cell, (0, gap, 0, gap), value=GAP) for cell in cells]
         lines = [torch.cat(padded[k:k + across], 2) for k in range(0, len(padded), across)]
-        return torch.cat(lines, 1)[:, :-gap, :-gap], one.shape[1] + gap, one.shape[2] + gap
+        return torch.cat(lines, 1)[:, :-gap, :-gap], one.shape[1] + gap, one.shape[2] + gap, gap
 
     def picture(self, side: int = 96):            # side: about the height of an image, in pixels
         "As a PIL image with words on its axes; small images are enlarged without smoothing."
-        wall, down, across = self.wall()
+        wall, down, across, gap = self.wall()
         grow = max(1, side // down)
-        return _with_words(self, to_pil(wall, grow * wall.shape[1]), grow * down, grow * across)
+        big = to_pil(wall, grow * wall.shape[1])
+        return _with_words(self, big, grow * down, grow * across, grow * gap)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -134,21 +135,21 @@ class Sheet:
 
     def figure(self) -> go.Figure:
         "As a plotly figure."
-        (wall, down, across), (tall, wide) = self.wall(), self.shape
+        (wall, down, across, gap), (tall, wide) = self.wall(), self.shape
         fig = Figure(go.Image(source=data_uri(wall), hoverinfo='skip'))
-        sides = dict(showgrid=False, zeroline=False, ticks='', constrain='domain')
-        for axis, step, update, own in ((self.columns, across, fig.update_xaxes, dict(side='top')),
-                                        (self.rows, down, fig.update_yaxes, {})):
-            if not axis: update(visible=False, **sides); continue
-            where = [(k + .5) * step - .5 for k in range(len(axis.values))]
-            update(title=TITLES.get(axis.name, axis.name), tickvals=where, automargin=True,
-                   ticktext=[plain(word) for word in self.said(axis)], **sides, **own)
+        for axis, step, update in ((self.columns, across, fig.update_xaxes), (self.rows, down, fig.update_yaxes)):
+            update(dict(showgrid=False, zeroline=False, ticks='', constrain='domain', visible=axis is not None))
+            if not axis: continue
+            where = [k * step + (step - gap - 1) / 2 for k in range(len(axis.values))]
+            update(dict(title=TITLES.get(axis.name, axis.name), tickvals=where, automargin=True,
+                        ticktext=[plain(word) for word in self.said(axis)]))
+        fig.update_xaxes(side='top')
         side, top = min(320 if tall * wide == 1 else 150, 800 / wide), 64 if self.columns else 10
         height = round(tall * side * down / across) + top + 10
         return fig.update_layout(STYLE | dict(height=height, margin=dict(l=10, r=10, t=top, b=10)))
 
-# %% ../nbs/50_variations.ipynb #b44ae438
-def _with_words(sheet: Sheet, wall, down: int, across: int):
+# %% ../nbs/50_variations.ipynb #9e54bc5f
+def _with_words(sheet: Sheet, wall, down: int, across: int, gap: int):
     "The picture of a sheet with its axes' names and values; words that are longer than their place end in …"
     from PIL import Image, ImageDraw, ImageFont
     rows, columns = sheet.rows, sheet.columns
@@ -167,10 +168,12 @@ def _with_words(sheet: Sheet, wall, down: int, across: int):
         pen.text((x, y), text + '…' * (text != whole), '#222', font, anchor=anchor)
     if columns:
         write(left + wall.width / 2, 3, title(columns), wall.width, 'ma')
-        for k, word in enumerate(sheet.said(columns)): write(left + (k + .5) * across, 20, word, across - 4, 'ma')
+        for k, word in enumerate(sheet.said(columns)):
+            write(left + k * across + (across - gap) / 2, 20, word, across - gap - 2, 'ma')
     if rows:
         write(left - 5, top - 18, title(rows), left - 8, 'ra')
-        for k, word in enumerate(sheet.said(rows)): write(left - 5, top + (k + .5) * down, word, left - 8, 'rm')
+        for k, word in enumerate(sheet.said(rows)):
+            write(left - 5, top + k * down + (down - gap) / 2, word, left - 8, 'rm')
     return out
 
 # %% ../nbs/50_variations.ipynb #0b320b82
