@@ -148,8 +148,8 @@ def method_figure(
 METHODS = 'runs/family/alone'      # where `family.ipynb` keeps a run of each recipe
 
 def method_names() -> list[str]:
-    "The recipes that are methods: all but those that only train the published weights."
-    return [name for name in known_recipes() if name not in ('paper', 'repo')]
+    "The recipes that are methods: all but those that are settings only."
+    return [name for name in known_recipes() if name not in ('paper', 'repo', 'speedrun')]
 
 def trained_run(recipe: str, runs: str | Path | None = METHODS) -> Path | None:    # runs: as of `MethodExplorer`
     "The trained run of a recipe, if there is one."

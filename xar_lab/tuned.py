@@ -25,6 +25,11 @@ DATASET_DEFAULTS: dict[str, dict] = dict(
 FLOW_DEFAULTS: dict[str, dict] = dict(
     codes=dict(head='logits', context='causal', codec='vq', sampler='categorical'))   # what a flow needs to be of use
 
+# %% ../nbs/20_tuned.ipynb #36fbd70c
+register_recipe('speedrun', dict(
+    dataset='fashion_mnist', dataset_options={'padding': 0}, layout='image', batch_size=32, steps=9000, lr=5e-3,
+    model_options={'width': 96, 'depth': [4, 4], 'heads': 4}))
+
 # %% ../nbs/20_tuned.ipynb #c4be511b
 EPOCHS, IMAGES, BATCH = 800, 1_281_167, 2048                   # of the published runs
 REPO = dict(
