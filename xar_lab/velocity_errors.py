@@ -84,7 +84,7 @@ def asked_about(
     entity, counted = (taken(v[..., None], where)[..., 0] for v in (entity, counted))
     return _of_entities(loss.mean(1) if loss.ndim == 3 else loss, entity, counted, layout.n_entities)
 
-# %% ../nbs/48_velocity_errors.ipynb #5b438a0f
+# %% ../nbs/48_velocity_errors.ipynb #2a23cbd3
 def _noise(parts: Parts, at: int, count: int) -> Tensor:    # float32[count, N, C]
     "Each image's own noise."
     size = parts.layout.n_tokens, parts.model.config.in_channels
@@ -95,7 +95,9 @@ def _asked_with(draws: Draws, parts: Parts, noise: Tensor, t: float) -> Draws:  
     "The draws of a step with this noise where something is asked; a head apart is asked at t everywhere."
     view, group = draws.view, draws.view.group_ids(parts.layout)
     own, asked = noise[:, view.token_ids(parts.layout)], draws.asked
-    if asked: asked = own.view(len(own), *[1] * (asked[0].ndim - 3), *own.shape[1:]).expand_as(asked[0]), asked[1] * 0 + t
+    if asked:                                                                               # [b, (draws,) S, C]
+        some = own if asked[0].ndim == 3 else own[:, None]
+        asked = some.expand_as(asked[0]), torch.full_like(asked[1], t)
     loss = view.loss.expand(len(own), -1)[:, group, None]
     return replace(draws, noise=torch.where(loss, own, draws.noise), asked=asked)
 
