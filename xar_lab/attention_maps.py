@@ -255,14 +255,14 @@ def replay_real(
         steps.append(EntityTrajectory(t.double(), states, states[:0], where))
     return Replay(model, steps, lambda: begun(randn=streams()))
 
-# %% ../nbs/48_attention_maps.ipynb #9c9b0bbc
+# %% ../nbs/48_attention_maps.ipynb #31b6c929
 def draw_depth(
     fig: go.Figure,
     row: int,
     col: int,                   # of the entropy; the distance stands in the next column
     maps: AttentionMaps,
     token: int | None = None,   # one of the asked tokens; None: the mean over all
-    layer: int | None = None,   # the one that is looked at; None: all
+    layer: int | None = None,   # the one that is ringed; None: all
     head: int | None = None,    # likewise
 ):
     "Entropy and mean distance of every layer and head, at two places of a figure."
@@ -272,7 +272,7 @@ def draw_depth(
         own, even = (measure(of)[:, :, tokens].nanmean(-1) for of in (maps, maps.even()))      # [L, heads], [L, 1]
         place = row, col + k
         x, heads = [n for n in layers for _ in own[0]], list(range(own.shape[1])) * len(layers)
-        chosen = [(layer is None or n == layer) and (head is None or h == head) for n, h in zip(x, heads)]
+        chosen = [(layer, head) != (None, None) and layer in (None, n) and head in (None, h) for n, h in zip(x, heads)]
         ring = dict(color=BLUE, size=7, opacity=.75, line=dict(color=VERMILION, width=[2 * c for c in chosen]))
         said = dict(customdata=heads, hovertemplate='layer %{x}, head %{customdata}: %{y:.2f}<extra></extra>')
         fig.add_trace(go.Scatter(x=layers, y=even[:, 0].tolist(), mode='lines', **quiet,

@@ -214,21 +214,23 @@ def velocity_errors(
     unit = 'cross-entropy (nats)' if isinstance(parts.flow, CodesFlow) else 'mean squared error'
     return VelocityErrors(at, training, generation, first, second, unit, n)
 
-# %% ../nbs/48_velocity_errors.ipynb #fe285eb2
+# %% ../nbs/48_velocity_errors.ipynb #4f11d410
 MOST_LINES = 16       # entities that get a line of their own; of more, their mean is drawn
 
 def _lines(errors: VelocityErrors) -> list[tuple[str, str, Tensor, Tensor]]:    # name, colour; in both contexts
     count = len(errors.training)
     if count > MOST_LINES: return [('mean', BLUE, errors.training.nanmean(0), errors.generation.nanmean(0))]
-    colours = [f"rgb({', '.join(str(round(255 * float(v))) for v in c)})" for c in palette(count)]
+    some = .6 * palette(count) + .24                                                       # on black and on white
+    colours = [f"rgb({', '.join(str(round(255 * float(v))) for v in c)})" for c in some]
     return [(f'entity {k}', colours[k], errors.training[k], errors.generation[k]) for k in range(count)]
 
 def _draw_lines(fig, place: tuple[int, int], errors: VelocityErrors):
     for name, colour, *both in _lines(errors):
         for what, values, dash in zip(('training', 'generation'), both, (None, 'dash')):
             said = f'{name}, as in {what}: %{{y:.3f}}<extra></extra>'
-            fig.add_trace(go.Scatter(x=errors.times, y=values.tolist(), mode='lines+markers', marker=dict(size=5),
-                                     line=dict(color=colour, dash=dash), hovertemplate=said), *place)
+            line = dict(mode='lines+markers', marker=dict(size=5), line=dict(color=colour, dash=dash), name=name)
+            fig.add_trace(go.Scatter(x=errors.times, y=values.tolist(), **line, hovertemplate=said,
+                                     showlegend=not dash), *place)
 
 def _draw_maps(fig, errors: VelocityErrors, name):
     both = errors.training, errors.generation
@@ -241,7 +243,7 @@ def _draw_maps(fig, errors: VelocityErrors, name):
         fig.update_yaxes(BARE | dict(autorange='reversed', dtick=max(1, len(values) // 8)) | name('entity'), row=1,
                          col=k + 1)
 
-# %% ../nbs/48_velocity_errors.ipynb #c71be791
+# %% ../nbs/48_velocity_errors.ipynb #5da29c3e
 def errors_figure(errors: VelocityErrors, height: int = 300) -> go.Figure:
     "Errors by entity and time: heat maps in both contexts, and lines; without times a line over entities."
     both, lines = (errors.training, errors.generation), dict(gridcolor=FAINT, zeroline=False)
@@ -253,9 +255,11 @@ def errors_figure(errors: VelocityErrors, height: int = 300) -> go.Figure:
             fig.add_trace(go.Scatter(y=values[:, 0].tolist(), mode='lines+markers', name=f'as in {what}',
                                      line_color=colour), 1, 1)
         return fig.update_xaxes(lines | name('entity')).update_yaxes(lines).update_layout(own | dict(showlegend=True))
-    titles = ['as in training', 'as in generation', errors.unit]
+    titles = ['as in training', 'as in generation', f'{errors.unit}<br>(dashed: as in generation)']
     fig = subplots(1, 3, subplot_titles=titles, horizontal_spacing=.08)
     _draw_maps(fig, errors, name)
     _draw_lines(fig, (1, 3), errors)
     fig.update_xaxes(lines | name('t') | dict(range=[0, 1]), row=1, col=3).update_yaxes(lines, row=1, col=3)
+    legend = dict(orientation='h', x=1, xanchor='right', y=-.2, yanchor='top', font_size=11)
+    own |= dict(margin_b=80, height=height + 34, showlegend=True, legend=legend)
     return fig.update_layout(own).update_annotations(font_size=13)
