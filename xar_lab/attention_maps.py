@@ -6,12 +6,13 @@
 __all__ = ['ARGUMENTS', 'KINDS', 'DEPTH_TITLES', 'weights_of', 'BlockCalls', 'recorded', 'AttentionMaps', 'maps_at', 'Replay',
            'replay_drawn', 'replay_real', 'draw_depth', 'depth_figure']
 
-# %% ../nbs/48_attention_maps.ipynb #13080893
+# %% ../nbs/48_attention_maps.ipynb #e745d1fe
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import plotly.graph_objects as go
 import torch
@@ -51,18 +52,20 @@ class _Listening(TorchFunctionMode):
         calls, self.calls = self.calls, []
         return calls
 
-# %% ../nbs/48_attention_maps.ipynb #70a2e8a7
+# %% ../nbs/48_attention_maps.ipynb #3818a868
 def weights_of(
     call: dict,      # by name what torch's attention was given
     sharp: float = 1.,   # factor of the queries; 0: all that is seen alike
 ) -> Tensor:         # float64[B, heads, q, k], on the CPU; rows sum to 1
     "The attention weights of a call."
-    given = {name: v.detach().cpu() if isinstance(v, Tensor) else v for name, v in call.items() if name in ARGUMENTS}
+    given: dict[str, Any] = {
+        name: v.detach().cpu() if isinstance(v, Tensor) else v for name, v in call.items() if name in ARGUMENTS}
     key, mask = given['key'].double(), given.get('attn_mask')
     units = torch.eye(key.shape[-2], dtype=key.dtype).expand(*key.shape[:-2], -1, -1)
     if mask is not None and mask.dtype != torch.bool: mask = mask.double()
-    own = dict(query=given['query'].double() * sharp, key=key, value=units, attn_mask=mask, dropout_p=0.)
-    return F.scaled_dot_product_attention(**given | own)
+    query = given['query'].double() * sharp
+    return F.scaled_dot_product_attention(
+        **given | dict(query=query, key=key, value=units, attn_mask=mask, dropout_p=0.))
 
 # %% ../nbs/48_attention_maps.ipynb #58dec208
 @dataclass
@@ -91,15 +94,15 @@ class BlockCalls:
             out[:, :, at, seen] = part
         return out
 
-# %% ../nbs/48_attention_maps.ipynb #b203dd7c
+# %% ../nbs/48_attention_maps.ipynb #4a41c422
 @contextmanager
 def recorded(model: XAR) -> Iterator[dict[int, BlockCalls]]:
     "What the attention of every block is given while this lasts, by its number; the latest pass of the network counts."
     found, heard = {}, _Listening()
-    def keep(k):
-        return lambda module, args, out: found.update({k: BlockCalls(model.blocks[k].name, args[1], heard.taken())})
+    def keep(k, name):
+        return lambda module, args, out: found.update({k: BlockCalls(name, args[1], heard.taken())})
     handles = [block.attn.register_forward_pre_hook(lambda module, args: heard.calls.clear()) for block in model.blocks]
-    handles += [block.attn.register_forward_hook(keep(k)) for k, block in enumerate(model.blocks)]
+    handles += [block.attn.register_forward_hook(keep(k, block.name)) for k, block in enumerate(model.blocks)]
     try:
         with torch.compiler.set_stance('force_eager'), heard: yield found
     finally:
@@ -255,7 +258,7 @@ def replay_real(
         steps.append(EntityTrajectory(t.double(), states, states[:0], where))
     return Replay(model, steps, lambda: begun(randn=streams()))
 
-# %% ../nbs/48_attention_maps.ipynb #31b6c929
+# %% ../nbs/48_attention_maps.ipynb #11c1b021
 def draw_depth(
     fig: go.Figure,
     row: int,
@@ -280,7 +283,7 @@ def draw_depth(
         fig.add_trace(go.Scatter(x=layers, y=own.nanmean(1).tolist(), mode='lines', line_color=BLUE, **quiet), *place)
         fig.add_trace(go.Scatter(x=x, y=own.flatten().tolist(), mode='markers', marker=ring, showlegend=False, **said),
                       *place)
-        axis = dict(gridcolor=FAINT, zeroline=False, row=row, col=col + k)
+        axis: dict[str, Any] = dict(gridcolor=FAINT, zeroline=False, row=row, col=col + k)
         fig.update_xaxes(title=dict(text='layer', font_size=11, standoff=4), dtick=max(1, len(layers) // 8), **axis)
         fig.update_yaxes(rangemode='tozero', **axis)
 

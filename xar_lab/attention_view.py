@@ -6,9 +6,10 @@
 __all__ = ['ORANGE', 'MOST_NUMBERS', 'MOST_WEIGHTS', 'cells_of', 'heat', 'board_at', 'looked_at', 'attention_figure', 'in_words',
            'AttentionView']
 
-# %% ../nbs/50_attention_view.ipynb #066e239a
+# %% ../nbs/50_attention_view.ipynb #1aa9c27b
 import math
 from pathlib import Path
+from typing import Callable
 
 import ipywidgets as w
 import plotly.graph_objects as go
@@ -201,9 +202,14 @@ def _classes(run: Path) -> list[tuple[str, int]]:
     names = saved.get('class_names') or [str(k) for k in range(saved.get('num_classes', 1))]
     return [(plain(f'{k}: {n}' if str(n) != str(k) else n, markup=False), k) for k, n in enumerate(names)]
 
-# %% ../nbs/50_attention_view.ipynb #0b45f845
+# %% ../nbs/50_attention_view.ipynb #49e49e5f
 class _AttentionControls(Explorer):
-    "The controls of the attention view. A subclass draws and measures."
+    "The controls of the attention view. A subclass draws and measures, and says what was drawn."
+    drawn: _Drawn
+    generate: Callable
+    measured: Callable
+    _other_run: Callable
+    _say_whether_drawn: Callable
 
     def _make_controls(self, run: Path, label: int, seed: int) -> list:
         found = {p.name: p for p in sorted(run.parent.iterdir()) if p.is_dir() and checkpoints(p)}
@@ -256,10 +262,9 @@ class _AttentionControls(Explorer):
         self._arrange()
         self.update()
 
-# %% ../nbs/50_attention_view.ipynb #516deadf
+# %% ../nbs/50_attention_view.ipynb #d326c2d8
 class _AttentionState(_AttentionControls):
     "What is drawn, and whether it is what the controls ask for."
-    drawn: _Drawn
 
     def _wanted(self) -> tuple[str, int, int, int]:
         "Run, class, seed and item of the controls; `ValueError` if one of them holds no number."
@@ -314,7 +319,7 @@ class _AttentionState(_AttentionControls):
         except (ValueError, OSError) as e: self.say_error(e)
         finally: self.measure.disabled, self.measure.description = False, 'Errors'
 
-# %% ../nbs/50_attention_view.ipynb #c5a8e19f
+# %% ../nbs/50_attention_view.ipynb #e356f012
 class AttentionView(_AttentionState):
     "One image, and what each of its tokens looked at while it was drawn: click a token, or move a slider."
 
@@ -341,16 +346,16 @@ class AttentionView(_AttentionState):
 
     def figure(self, most: int = 16) -> go.Figure:
         "The generation as an animation of at most that many moments, beginning with the one that is shown."
-        replay, chosen, steps = self.drawn.replay, self._chosen(), [k for _, k in self.step.options]
-        now, even = (int(self.step.value), self.time.value), lambda count, many: {
-            round(k) for k in torch.linspace(0, count - 1, min(many, count)).tolist()}
+        replay, (token, layer, head) = self.drawn.replay, self._chosen().values()
+        now, steps = (int(self.step.value), self.time.value), [k for _, k in self.step.options]
+        even = lambda count, many: {round(k) for k in torch.linspace(0, count - 1, min(many, count)).tolist()}
         some = [steps[k] for k in even(len(steps), most)]
         places = sorted({(n, k) for n in some for k in even(replay.moments(n), max(1, most // len(some)))} | {now})
         figures, labels = [], []
         for step, moment in places:
             pictures, maps = self.drawn.at(step, moment)
-            token = chosen['token'] if chosen['token'] is None else min(chosen['token'], len(maps.where) - 1)
-            figures.append(attention_figure(pictures, maps, **chosen | dict(token=token)))
+            own = None if token is None else min(token, len(maps.where) - 1)
+            figures.append(attention_figure(pictures, maps, own, layer, head))
             labels.append(f'step {step}, t = {maps.t:.2f}')
         return animated(figures, labels, 300, places.index(now))
 

@@ -84,7 +84,7 @@ def asked_about(
     entity, counted = (taken(v[..., None], where)[..., 0] for v in (entity, counted))
     return _of_entities(loss.mean(1) if loss.ndim == 3 else loss, entity, counted, layout.n_entities)
 
-# %% ../nbs/48_velocity_errors.ipynb #2a23cbd3
+# %% ../nbs/48_velocity_errors.ipynb #a3038d65
 def _noise(parts: Parts, at: int, count: int) -> Tensor:    # float32[count, N, C]
     "Each image's own noise."
     size = parts.layout.n_tokens, parts.model.config.in_channels
@@ -98,7 +98,7 @@ def _asked_with(draws: Draws, parts: Parts, noise: Tensor, t: float) -> Draws:  
     if asked:                                                                               # [b, (draws,) S, C]
         some = own if asked[0].ndim == 3 else own[:, None]
         asked = some.expand_as(asked[0]), torch.full_like(asked[1], t)
-    loss = view.loss.expand(len(own), -1)[:, group, None]
+    loss = torch.as_tensor(view.loss).expand(len(own), -1)[:, group, None]
     return replace(draws, noise=torch.where(loss, own, draws.noise), asked=asked)
 
 # %% ../nbs/48_velocity_errors.ipynb #4c468844
@@ -120,7 +120,7 @@ def errors_in_training(
         found.append(asked_about(own.kept, parts, draws, t))
     return torch.stack(found).nanmean(0)
 
-# %% ../nbs/48_velocity_errors.ipynb #78481551
+# %% ../nbs/48_velocity_errors.ipynb #77c66533
 def errors_in_generation(
     parts: Parts,
     tokens: Tensor,          # [b, N, C]
@@ -129,7 +129,8 @@ def errors_in_generation(
     at: int,                 # which batch it is, for its noise and order
 ) -> Tensor:                 # float64[b, E, T]; NaN where a context never asks an entity at such a time
     "The error of every entity at every time, when those before it are known."
-    layout, flow, seed = parts.layout, parts.flow, lambda i: stream_seed(parts.config.seed, 'as generated', at, i)
+    layout, flow = parts.layout, cast(Any, parts.flow)
+    seed = lambda i: stream_seed(parts.config.seed, 'as generated', at, i)
     streams = [torch.Generator().manual_seed(seed(i)) for i in range(len(tokens))]
     how = sampling_of(parts.config, guidance=1.)
     drawing = begin(parts.model, given, flow=flow, context=parts.context, generator=streams, **how)
@@ -185,7 +186,7 @@ def _both(parts: Parts, x: Tensor, given: dict, times: list[float], at: int, rep
         tokens = parts.layout.split(encode(parts.codec, x, seeds))
         return torch.stack(trained, -1), errors_in_generation(parts, tokens, given, times, at)
 
-# %% ../nbs/48_velocity_errors.ipynb #5a5e983b
+# %% ../nbs/48_velocity_errors.ipynb #e159b1ea
 @torch.no_grad()
 def velocity_errors(
     run: str | Path,                     # run folder
@@ -202,8 +203,9 @@ def velocity_errors(
     apart: T), and as many short ones as in generation. A head that reads no noise has no times: T = 1."""
     for name, value in dict(n=n, batch_size=batch_size).items(): whole(1)(name, value)
     parts, where = held_out_parts(run, batch_size, seed, uses), device_of(0, device)
-    at, model = _times(times, parts.model.pred.reads_noise), parts.model.to(where)
-    usable, n, found = SkipBadItems(parts.dataset, parts.config.bad_images), min(n, len(parts.dataset)), []
+    at, model = _times(times, bool(parts.model.pred.reads_noise)), parts.model.to(where)
+    usable, found = SkipBadItems(parts.dataset, parts.config.bad_images), []
+    n = min(n, len(cast(Any, parts.dataset)))
     for start in range(0, n, batch_size):
         chosen = [usable[i] for i in range(start, min(n, start + batch_size))]
         x, labels, _ = torch.utils.data.default_collate(chosen)
