@@ -68,6 +68,14 @@ def watched(chromium, own):
     return page, errors, foreign
 
 
+def write_notebook(path, cells):
+    cell = dict(cell_type='code', metadata={}, outputs=[], execution_count=None)
+    kernel = dict(name='python3', display_name='Python 3', language='python')
+    path.write_text(json.dumps(dict(
+        cells=[cell | dict(id=f'cell{n}', source=source) for n, source in enumerate(cells)],
+        metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+
+
 def run_all(page, address, notebook):
     from playwright.sync_api import TimeoutError as NotHeard
     page.goto(f'{address}/lab/tree/nbs/{notebook}?reset')
@@ -361,11 +369,7 @@ time.sleep(6)
 shown.add_scatter(y=[7, 8])
 shown.layout.xaxis.title.text = 'late'
 """]
-    cell = dict(cell_type='code', metadata={}, outputs=[], execution_count=None)
-    kernel = dict(name='python3', display_name='Python 3', language='python')
-    (folder / 'nbs' / 'late.ipynb').write_text(json.dumps(dict(
-        cells=[cell | dict(id=f'cell{n}', source=source) for n, source in enumerate(cells)],
-        metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+    write_notebook(folder / 'nbs' / 'late.ipynb', cells)
     page, errors, foreign = watched(chromium, address)
     run_all(page, address, 'late.ipynb')
     page.locator('.xtitle', has_text='late').wait_for()
@@ -443,5 +447,31 @@ def test_runs_are_ticked_and_drawn(chromium, lab, little_run):
         if view.locator('.xar-said', has_text='step 24').count(): break
         page.wait_for_timeout(100)
     assert view.locator('.xar-said', has_text='step 24').count() == 1
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
+def test_a_token_says_what_it_looked_at(chromium, lab):
+    address, folder = lab
+    write_notebook(folder / 'nbs' / 'attention.ipynb', ["""
+from xar_lab.attention_view import AttentionView
+from xar_lab.config import TrainConfig
+from xar_lab.training import train
+AttentionView(train(TrainConfig(name='seen', steps=20, batch_size=16, sample_every=20, sample_steps=4)))"""])
+    page, errors, foreign = watched(chromium, address)
+    run_all(page, address, 'attention.ipynb')
+    view = page.locator('.xar-lab').first
+    view.get_by_text('entity 0, t = 1.00').wait_for()
+    def click():
+        box = view.locator('.js-plotly-plot .subplot.xy').first.bounding_box()
+        page.mouse.click(box['x'] + .7 * box['width'], box['y'] + .1 * box['height'])
+    changes(page, view, click)          # the first token of the upper right cell
+    view.get_by_text('entity 1, token 0 at row 0, column 2, t = 1.00').wait_for()
+    changes(page, view, arrow(view, 4, 'ArrowRight', 2))          # the keyboard: later
+    changes(page, view, arrow(view, 2, 'ArrowRight'))          # and in one layer
+    view.get_by_text('t = 0.50 · layer 0, mean of all heads').wait_for()
+    view.get_by_role('button', name='Errors').click()
+    view.get_by_text('errors on 100 held-out images').wait_for()
+    view.locator('.js-plotly-plot').nth(1).wait_for(state='attached')
     assert not errors and not foreign, (errors, foreign)
     page.close()
