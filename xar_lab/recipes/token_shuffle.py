@@ -58,6 +58,7 @@ class ShuffledCodes(CodesFlow):
     def velocity(self, output, x_t, t):
         return (x_t - self.together(self.scores(output).softmax(-1) @ self.book(output))) / t
 
+# %% ../../nbs/recipes/token_shuffle.ipynb #da6a73a4
 def shuffled(velocity, x, times, randn, record=None, temperature=1., top_k=None, top_p=1.):
     "All codes of a place, each drawn from its own scores."
     output, flow = velocity.output(x, times[0]), velocity.flow
