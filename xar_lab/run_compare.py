@@ -239,8 +239,8 @@ class RunCompare(Explorer):
             self.chosen, metric, str(self.axis.value), self.smoothing.value, bool(self.log_scale.value))
         with self.settle(): self.metric.options, self.metric.value = [*dict.fromkeys([*known, metric])], metric
         if fig:
-            fig.layout.updatemenus, fig.layout.margin.t = (), 30                 # the axis is chosen above
-            return fig
+            fig.layout.updatemenus = ()                                          # the axis is chosen above
+            return fig.update_layout(margin_t=30)
         return Figure(layout=STYLE | dict(height=120, xaxis_visible=False, yaxis_visible=False))
 
     def figure(self):
