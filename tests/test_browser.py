@@ -411,7 +411,7 @@ def test_a_page_of_compared_runs(chromium, little_run, tmp_path):
     assert ink()[0] == ink()[1] != light[0]
     for width in (1000, 1400):
         page.set_viewport_size(dict(width=width, height=800))
-        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), width
+        page.wait_for_function('document.documentElement.scrollWidth <= innerWidth')          # plotly follows late
     assert not errors and not foreign, (errors, foreign)
     page.close()
 

@@ -6,7 +6,7 @@
 __all__ = ['PAGE_LOOKS', 'PAGE_SCRIPT', 'MARK', 'PARTS', 'spread', 'compared_draws', 'page_of', 'check_page', 'existing',
            'write_page']
 
-# %% ../nbs/49_run_page.ipynb #ad9b013b
+# %% ../nbs/49_run_page.ipynb #d9f24757
 import base64
 import html
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ from .beside import Draw, Drawer, check_alike, check_drawn, noise_of
 from .checks import PATH, shown, whole
 from .core import write_whole
 from .figures import plain
-from .run_compare import LOOKS, MORE, cells_of, check_curves, compared_curves, find_runs, head_of, heads_of
+from .run_compare import HEADS, LOOKS, cells_of, check_curves, compared_curves, find_runs, head_of, heads_of
 from .run_tables import config_differences, html_table, numbers_beside
-from .runs import COLUMNS, checkpoints
+from .runs import checkpoints
 from .samples import Source
 
 # %% ../nbs/49_run_page.ipynb #429d3fed
@@ -139,7 +139,7 @@ def check_page(
     if path.is_dir() or path.is_file() and not path.read_bytes().startswith(MARK.encode()):
         raise ValueError(f"{path} is not a page of compared runs: choose another name, or move it away")
 
-# %% ../nbs/49_run_page.ipynb #c38d1b18
+# %% ../nbs/49_run_page.ipynb #d9742145
 PARTS = ('Runs', 'Curves', 'Numbers', 'What differs', 'Samples from the same noise')     # of a page, in this order
 
 def existing(runs: str | Path | Sequence) -> dict[str, Path]:
@@ -154,7 +154,7 @@ def _tables_part(folders: dict[str, Path], evaluation: str | None) -> dict[str, 
     heads, runs = heads_of(folders), list(folders.values())
     rows = [[heads[name], *map(plain, cells_of(name, folder)[1:])] for name, folder in folders.items()]
     differ = config_differences(runs)
-    return {'Runs': html_table(['run', *list(COLUMNS.values())[1:], *MORE], rows),
+    return {'Runs': html_table(HEADS, rows),
             'Numbers': numbers_beside(runs, evaluation).html([*heads.values()]),
             'What differs': differ.html([heads[name] for name in differ.runs])}
 

@@ -207,7 +207,7 @@ def best_of(
         wins[pair['arm'] if pair['verdict'] == better(name) else pair['against']] += 1
     return next((k for k, won in enumerate(wins) if won == len(columns) - 1), None)
 
-# %% ../nbs/48_run_tables.ipynb #0ff5f2fb
+# %% ../nbs/48_run_tables.ipynb #76517b5a
 @dataclass
 class Row:
     "A number of all runs."
@@ -221,11 +221,12 @@ class Row:
         "HTML: name, numbers, floor, what is better."
         shared = {floor for floor, text in zip(self.floors, self.texts) if text != NOT_TOLD}
         own = len(shared) > 1                                                   # each beside its number
-        texts = [plain(text) for text in self.texts]
+        unbroken = lambda text: plain(text).replace(' ± ', '&nbsp;±&nbsp;')
+        texts = [unbroken(text) for text in self.texts]
         if self.best is not None: texts[self.best] = f'<b class="xar-best">{texts[self.best]}</b>'
-        if own: texts = [f'{t}<br><small>floor {plain(f)}</small>' if f else t for t, f in zip(texts, self.floors)]
+        if own: texts = [f'{t}<br><small>floor {unbroken(f)}</small>' if f else t for t, f in zip(texts, self.floors)]
         name = plain(NAMES.get(self.name, self.name))
-        return [name, *texts, '' if own else plain(''.join(shared)), plain(self.better)]
+        return [name, *texts, '' if own else unbroken(''.join(shared)), plain(self.better)]
 
 # %% ../nbs/48_run_tables.ipynb #cce0dee8
 @dataclass
