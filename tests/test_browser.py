@@ -416,6 +416,7 @@ def test_a_page_of_compared_runs(chromium, little_run, tmp_path):
     page.close()
 
 
+@pytest.mark.slow
 def test_runs_are_ticked_and_drawn(chromium, lab, little_run):
     "`RunCompare` in JupyterLab: a click on a line of the table, the slider, and a run that cannot draw."
     address, folder = lab
@@ -451,6 +452,7 @@ def test_runs_are_ticked_and_drawn(chromium, lab, little_run):
     page.close()
 
 
+@pytest.mark.slow
 def test_a_token_says_what_it_looked_at(chromium, lab):
     address, folder = lab
     write_notebook(folder / 'nbs' / 'attention.ipynb', ["""
