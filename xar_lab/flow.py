@@ -149,6 +149,10 @@ class CodesFlow(LinearFlow):
         target = target.expand(scores.shape[:-1])
         return F.cross_entropy(scores.movedim(-1, 1), target, reduction='none', label_smoothing=self.label_smoothing)
 
+    def log_probability(self, output: Tensor, x: Tensor) -> Tensor:    # output [B, S, K]; -> [B, S]
+        "Of the code of every token, in nats."
+        return at_least(output).log_softmax(-1).gather(-1, self.codes(x)[..., None])[..., 0]
+
     def velocity(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         "The velocity towards the expected token."
         return super().velocity(at_least(output).softmax(-1) @ self.book(output), x_t, t)

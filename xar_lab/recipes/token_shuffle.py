@@ -53,6 +53,8 @@ class ShuffledCodes(CodesFlow):
         found = super().loss(self.scores(output).flatten(1, 2), self.apart(x).flatten(1, 2), noise, t)
         return found.unflatten(1, (-1, self.parts)).mean(2)
 
+    def log_probability(self, output, x): return super().log_probability(self.scores(output), self.apart(x)).sum(-1)
+
     def velocity(self, output, x_t, t):
         return (x_t - self.together(self.scores(output).softmax(-1) @ self.book(output))) / t
 
