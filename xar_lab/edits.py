@@ -251,7 +251,7 @@ class Editor(Images):
 EXACT = 64      # dimensions of an entity up to which divergences are exact
 PROBES = 8      # random directions where there are more
 
-# %% ../nbs/51_edits.ipynb #48fce75a
+# %% ../nbs/51_edits.ipynb #8967f0f0
 class Judge:
     "Says how likely the candidates of an editor are."
 
@@ -285,10 +285,9 @@ class Judge:
         with interruptible(e.studio.model, turn):
             found = log_likelihood(
                 e.studio.model, tokens, given, flow=how['flow'], context=context, steps=steps,
-                probes=None if dims <= EXACT else PROBES, generators=[torch.Generator().manual_seed(0) for _ in tokens])
-        counted = torch.zeros(found.shape, dtype=torch.bool)
-        for where in order[first:]: counted.scatter_(1, where.expand(len(tokens), -1), True)
-        return found.cpu().where(counted, 0.).sum(1)
+                probes=None if dims <= EXACT else PROBES, generators=[torch.Generator().manual_seed(0) for _ in tokens],
+                first=first)
+        return found.cpu().sum(1)
 
     def bits(self, candidates: Candidates, steps: int = 8, turn: Callable | None = None) -> Candidates:
         "The candidates with the bits that each costs more than the likeliest, or with the reason why there are none."

@@ -131,7 +131,7 @@ def _signs(streams: list, count: int, device) -> Callable:    # ([B, …]) -> ±
     def drawn(shape): return [torch.randint(2, (count, *shape[1:]), generator=g, device='cpu') for g in streams]
     return lambda shape: torch.stack(drawn(shape), 1).to(device, torch.float64) * 2 - 1
 
-# %% ../nbs/31_likelihood.ipynb #bb3d0d9a
+# %% ../nbs/31_likelihood.ipynb #910c28f2
 def log_likelihood(
     model: XAR,
     tokens: Tensor,                        # [B, N, C], as its layout splits latents
@@ -143,6 +143,7 @@ def log_likelihood(
     time_grid: Callable | Sequence[float] | None = None,   # steps -> falling times, or these; None: `usual_times`
     probes: int | None = None,             # random directions for the divergence; None: exact
     generators: Sequence[torch.Generator] | None = None,   # one per image: of probes, and of orders; None: fixed ones
+    first: int = 0,                        # steps before this one are told, and not asked about: their tokens stay 0
 ) -> Tensor:                               # float64[B, N]
     """The log-density of every token, in nats, or of codes the log-probability, given the true entities before its own.
     Sums over what is drawn together are exact. `ValueError` before any work for what has none."""
@@ -158,7 +159,7 @@ def log_likelihood(
         for n, order in enumerate(drawing.order):
             where = order.to(x.device).expand(len(x), -1)
             part = taken(x, where)
-            found.scatter_(1, where, _of_step(drawing, n, part, signs))
+            if n >= first: found.scatter_(1, where, _of_step(drawing, n, part, signs))
             drawing.tell(n, part)
     return found
 
