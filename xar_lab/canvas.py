@@ -132,7 +132,7 @@ KEYS = """
   canvas.addEventListener('blur', () => { here = false; from = null; draw(); });
 """
 
-# %% ../nbs/51_canvas.ipynb #f3fcf2a7
+# %% ../nbs/51_canvas.ipynb #116578a0
 class Canvas(anywidget.AnyWidget):
     "An image on which a mask is painted."
     picture = Unicode().tag(sync=True)           # address of the image
@@ -143,13 +143,13 @@ class Canvas(anywidget.AnyWidget):
     tool, erase = Unicode('brush').tag(sync=True), Bool(False).tag(sync=True)
     size = Int(1).tag(sync=True)                 # side of the brush, in pixels
     _css = """.xar-canvas { touch-action: none; cursor: crosshair; max-width: 100%; display: block; }
-    .xar-canvas:focus-visible { outline: 2px solid #56b4e9; outline-offset: 2px; }"""
+    .xar-canvas:focus-visible { outline: 2px solid #56b4e9; outline-offset: -2px; }"""
     _esm = """export default { render({ model, el }) {
       const canvas = document.createElement('canvas'), pen = canvas.getContext('2d'), image = new Image();
       let mask = [], at = 0, from = null, down = false, here = false;
       Object.assign(canvas, { tabIndex: 0, className: 'xar-canvas' });
       canvas.setAttribute('role', 'application'); canvas.setAttribute('aria-label', 'HELP');
-      el.dataset.lmSuppressShortcuts = 'true';                  // JupyterLab would take the keys for its own
+      canvas.dataset.lmSuppressShortcuts = 'true';              // JupyterLab would take the keys for its own
       const read = () => { mask = [...model.get('mask')].map(Number); if (at >= mask.length) at = 0; draw(); };
       image.onload = () => draw();
       const look = () => { image.src = model.get('picture'); };
@@ -187,11 +187,11 @@ def flat(
     "Values of pixels in the order of a picture; those of frames side by side."
     return (values if values.ndim == 2 else values.transpose(0, 1)).flatten()
 
-# %% ../nbs/51_canvas.ipynb #168695d4
+# %% ../nbs/51_canvas.ipynb #4dadf5c4
 class Choices(anywidget.AnyWidget):
     "Pictures with words, each a button."
     tiles = List([]).tag(sync=True)      # dicts: src, said, tip; mark: whether it stands out, chosen: whether it is
-    side = Int(96).tag(sync=True)        # height of a picture, in pixels
+    side = Int(84).tag(sync=True)        # height of a picture, in pixels
     _css = """.xar-choices { display: flex; flex-wrap: wrap; gap: 8px; min-height: 4px; }
     .xar-choices button { font: inherit; color: var(--jp-ui-font-color1, #444); background: none; padding: 3px;
       border: 2px solid transparent; border-radius: 4px; cursor: pointer; text-align: center; }
@@ -199,13 +199,14 @@ class Choices(anywidget.AnyWidget):
     .xar-choices button:hover, .xar-choices button:focus-visible { border-color: #56b4e9; outline: none; }
     .xar-choices .mark { font-weight: bold; } .xar-choices .chosen { border-color: #d55e00; }"""
     _esm = """export default { render({ model, el }) {
-      el.classList.add('xar-choices'); el.dataset.lmSuppressShortcuts = 'true';
+      el.classList.add('xar-choices');
       const draw = () => el.replaceChildren(...model.get('tiles').map((tile, k) => {
         const button = document.createElement('button'), image = new Image(), said = document.createElement('div');
         Object.assign(image, { src: tile.src, height: model.get('side'), alt: '' });
         said.textContent = tile.said; button.title = tile.tip; button.append(image, said);
         button.setAttribute('aria-label', `${tile.tip}: ${tile.said}`);
         button.classList.toggle('mark', tile.mark); button.classList.toggle('chosen', tile.chosen);
+        button.dataset.lmSuppressShortcuts = 'true';            // as on the canvas
         button.onclick = () => model.send({ chosen: k });
         return button;
       }));

@@ -191,7 +191,7 @@ def in_order(context: Context, steps: list[Tensor]) -> Context:
     other.order = lambda batch, layout, randn: steps
     return other
 
-# %% ../nbs/51_edits.ipynb #c9f357e7
+# %% ../nbs/51_edits.ipynb #1f6065a6
 class Editor(Images):
     """Draws parts of images again, with a studio's model. `ValueError` for layouts whose tokens are not positions, and
     for contexts that cannot keep a part of an image."""
@@ -239,7 +239,7 @@ class Editor(Images):
         out = self._draw(given, settings | (dict(guidance=1.) if no_label else {}), (latents, keep), turn)
         pixels = torch.where(self.places.redrawn(painted), self.seen(out.latents), painting.pixels)
         made = [Painting(z[None], x, own) for z, x in zip(out.latents.cpu(), pixels)]
-        return Candidates(painting, painted, label, made, [step.where for step in out.trajectory], out.nfe)
+        return Candidates(painting, painted, label, made, [step.where for step in out.trajectory or []], out.nfe)
 
     def _draw(self, given: dict, settings: dict, known, turn):
         model, studio = self.studio.model, self.studio
