@@ -66,7 +66,7 @@ def places_of(
     entity = torch.zeros_like(where).scatter(0, where, layout.entity_ids.cpu())
     return Places(flat, entity[flat], tuple(layout.grid))
 
-# %% ../nbs/51_edits.ipynb #c1f6fd46
+# %% ../nbs/51_edits.ipynb #94a1ad88
 def listed(numbers: list[int], most: int = 8) -> str:
     "Numbers in words, '0, 1 and 5'; of many the first ones and how many there are."
     if len(numbers) > most: return f"{', '.join(map(str, numbers[:most]))}, … ({len(numbers)} of them)"
@@ -84,9 +84,9 @@ class Plan:
 
     def in_words(self) -> str:
         if not self.tokens: return 'Nothing is painted yet.'
-        plural = lambda count, noun, many: f"{count} {noun if count == 1 else many}"
-        what = f"{plural(self.tokens, 'token', 'tokens')} to draw, of " \
-               f"{'entity' if len(self.drawn) == 1 else 'entities'} {listed(self.drawn)}, in this order"
+        several = len(self.drawn) > 1
+        what = f"{self.tokens} token{'s' if self.tokens > 1 else ''} to draw, of " \
+               f"{'entities' if several else 'entity'} {listed(self.drawn)}{', in this order' if several else ''}"
         if self.own: what += ' (each candidate has its own)'
         if self.free and not self.unseen: return f'{what}. Any-order model: all that is kept is read first.'
         model = 'Any-order model: whole entities that are kept are read first; but' if self.free else 'One-order model:'
