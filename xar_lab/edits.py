@@ -6,7 +6,7 @@
 __all__ = ['EXACT', 'PROBES', 'Places', 'places_of', 'listed', 'Plan', 'plan_of', 'Painting', 'Candidates', 'Images', 'in_order',
            'Editor', 'Judge', 'State', 'History', 'plane', 'marked']
 
-# %% ../nbs/51_edits.ipynb #2d313e5e
+# %% ../nbs/51_edits.ipynb #ed89091f
 import copy
 import math
 from collections.abc import Callable
@@ -21,12 +21,13 @@ from .checks import one_of, whole
 from .context import Context, completed
 from .core import autocast, pick_precision, stream_seed
 from .data import given_of, labels_of
+from .density import log_likelihood, usual_times
 from .entities import EntityLayout
 from .features import open_real, real_source
 from .figures import VERMILION, rgb
 from .images import image_spec, strips, to_uint8
 from .known import known_first, positions_of
-from .likelihood import codec_scale, dequantised, log_likelihood
+from .likelihood import codec_scale, dequantised
 from .live import interruptible
 from .sampling import begin, evaluation_mode, generate
 from .studio import Studio
@@ -251,23 +252,30 @@ class Editor(Images):
 EXACT = 64      # dimensions of an entity up to which divergences are exact
 PROBES = 8      # random directions where there are more
 
-# %% ../nbs/51_edits.ipynb #8967f0f0
+# %% ../nbs/51_edits.ipynb #224a2dd3
 class Judge:
     "Says how likely the candidates of an editor are."
 
     def __init__(self, editor: Editor): self.editor = editor
 
     @cached_property
-    def of_pixels(self) -> bool:
-        "Whether the latents are pixels in another arrangement, which have levels."
+    def width(self) -> float | None:
+        "Of a level, in latents that are pixels in another arrangement; None: they have no levels."
         e = self.editor
-        codes = hasattr(e.studio.how['flow'], 'log_probability')
-        return not codes and codec_scale(e.studio.codec, e.full, e.device) is not None
+        scale = codec_scale(e.studio.codec, e.full, e.device)
+        return None if scale is None or hasattr(e.studio.how['flow'], 'log_probability') else \
+            scale * 2 / (e.like.levels - 1)
+
+    @property
+    def times(self) -> Callable | None:
+        "The path of a likelihood: of pixels as far as noise is as wide as a level, see `image_likelihood`."
+        e, spread = self.editor, (self.width or 0.) / 12 ** .5
+        return usual_times(e.studio.model, e.studio.how['flow'], spread / (1 + spread)) if self.width else None
 
     def tokens(self, candidates: Candidates) -> Tensor:
         "What is asked about, [B, N, C]."
         e, z = self.editor, torch.cat([one.latents for one in candidates.made]).to(self.editor.device)
-        if self.of_pixels:
+        if self.width:
             same = [torch.Generator().manual_seed(0) for _ in z]
             z = e.studio.codec.encode(dequantised(e.studio.codec.decode(z), e.like.levels, same))
         return e.layout.split(z)
@@ -284,7 +292,7 @@ class Judge:
         context = in_order(how.get('context') or Context(), order)
         with interruptible(e.studio.model, turn):
             found = log_likelihood(
-                e.studio.model, tokens, given, flow=how['flow'], context=context, steps=steps,
+                e.studio.model, tokens, given, flow=how['flow'], context=context, steps=steps, time_grid=self.times,
                 probes=None if dims <= EXACT else PROBES, generators=[torch.Generator().manual_seed(0) for _ in tokens],
                 first=first)
         return found.cpu().sum(1)
