@@ -233,6 +233,60 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     page.close()
 
 
+def test_an_image_is_painted_over_and_drawn_again(chromium, lab):
+    address, folder = lab
+    source = ['from xar_lab.edit_painter import EditPainter\n', 'from xar_lab.widgets import find_run\n',
+              'EditPainter(find_run(steps=100))']
+    cell = dict(cell_type='code', id='paint', metadata={}, source=source, execution_count=None, outputs=[])
+    about = json.loads((folder / 'nbs' / 'explore.ipynb').read_text()) | dict(cells=[cell])
+    (folder / 'nbs' / 'paint.ipynb').write_text(json.dumps(about))
+    page, errors, foreign = watched(chromium, address)
+    run_all(page, address, 'paint.ipynb')
+    painter, canvas = page.locator('.xar-lab').first, page.locator('.xar-canvas')
+    painter.get_by_text('Paint what is to be drawn again').wait_for()
+    picture = lambda: canvas.evaluate('canvas => canvas.toDataURL()')
+
+    def until(ok):
+        for _ in range(PATIENCE // 100):
+            if ok(): return
+            page.wait_for_timeout(100)
+        raise AssertionError(painter.inner_text())
+
+    def at(x, y):          # the middle of a pixel, of eight
+        box = canvas.bounding_box()
+        return box['x'] + (x + .5) * box['width'] / 8, box['y'] + (y + .5) * box['height'] / 8
+
+    canvas.scroll_into_view_if_needed()
+    page.mouse.move(*at(0, 5))
+    page.mouse.down()
+    for place in ((7, 5), (7, 7), (0, 7)): page.mouse.move(*at(*place))
+    page.mouse.up()
+    painter.get_by_text('8 tokens to draw, of entities 2 and 3').wait_for()
+    page.mouse.move(0, 0)
+    painter.get_by_role('button', name='Regenerate').click()
+    painter.get_by_text('likeliest', exact=True).wait_for(timeout=PATIENCE)
+    tiles, before = painter.locator('.xar-choices button'), picture()
+    assert tiles.count() == 8
+    tiles.nth(3).press('Enter')          # JupyterLab would edit the cell
+    until(lambda: picture() != before)
+    taken = picture()
+    assert page.evaluate("document.activeElement.closest('.xar-choices') !== null")
+    painter.get_by_role('button', name='Undo').click()
+    until(lambda: picture() == before)
+    painter.get_by_role('button', name='Redo').click()
+    until(lambda: picture() == taken)
+    painter.get_by_role('button', name='entity').click()
+    canvas.focus()
+    for key in ['ArrowLeft'] * 8 + ['ArrowUp'] * 8 + [' ', 'x', 'b']: page.keyboard.press(key)     # x: cut the cell
+    painter.get_by_text('4 tokens to draw, of entity 0').wait_for()
+    assert page.locator('.jp-Notebook .jp-Cell').count() == 1
+    page.set_viewport_size(dict(width=1000, height=768))
+    assert painter.locator('*').evaluate_all('all => all.every(e => e.getBoundingClientRect().right <= innerWidth + 1)')
+    assert painter.locator('.jupyter-button').evaluate_all('all => all.every(b => b.scrollWidth <= b.clientWidth)')
+    assert not errors and not foreign, (errors, foreign)
+    page.close()
+
+
 @pytest.mark.slow
 def test_a_training_is_watched_and_stopped(chromium, lab):
     address, folder = lab

@@ -134,6 +134,7 @@ def log_likelihood(
                                            # Where they end above 0, an entity is the state there, divided by 1 − t
     probes: int | None = None,             # random directions for the divergence; None: exact
     generators: Sequence[torch.Generator] | None = None,   # one per image: of probes, and of orders; None: fixed ones
+    first: int = 0,                        # steps before this one are told, and not asked about: their tokens stay 0
 ) -> Tensor:                               # float64[B, N]
     """The log-density of every token, in nats, or of codes the log-probability, given the true entities before its own.
     Sums over what is drawn together are exact. `ValueError` before any work for what has none."""
@@ -147,8 +148,7 @@ def log_likelihood(
         drawing = begin(model, given, flow=flow, context=context, generator=streams, **how)
         _check_drawn_from_noise(drawing)
         for n, order in enumerate(drawing.order):
-            where = order.to(x.device).expand(len(x), -1)
-            part = taken(x, where)
-            found.scatter_(1, where, _of_step(drawing, n, part, signs))
+            part = taken(x, where := order.to(x.device).expand(len(x), -1))
+            if n >= first: found.scatter_(1, where, _of_step(drawing, n, part, signs))
             drawing.tell(n, part)
     return found

@@ -249,15 +249,16 @@ def _leaves(items: list) -> list:
     "The controls within boxes."
     return [leaf for item in items for leaf in (_leaves(item.children) if type(item) in (w.HBox, w.VBox) else [item])]
 
-# %% ../nbs/42_widgets.ipynb #b855c5ce
+# %% ../nbs/42_widgets.ipynb #37a28e20
 class Explorer(w.VBox):
     "Controls above a figure. Subclasses make the controls and define `current()`, the figure of their state."
     settling = False      # while it is, controls change and the figure does not
 
     def __init__(self,
         controls: list,   # widgets, or boxes of them
+        shown=None,       # what shows their state, if that is no figure: a widget
     ):
-        self.said, self.shown = w.HTML(), live(self.current())
+        self.said, self.shown = w.HTML(), live(self.current()) if shown is None else shown
         self.said.add_class('xar-said')
         for control in _leaves(controls): self._watch(control)
         super().__init__([w.HTML(CSS), Fit(), *controls, self.said, self.shown])
