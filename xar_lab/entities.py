@@ -8,6 +8,7 @@ __all__ = ['MOST_POSITIONS', 'ORDERS', 'LAYOUTS', 'ORDER', 'AXES', 'Layout', 'as
            'no_size', 'positions', 'token_layout', 'image_layout', 'cell_layout', 'subsample_layout']
 
 # %% ../nbs/01_entities.ipynb #0ca65c86
+import itertools
 import json
 import math
 import operator
@@ -303,8 +304,13 @@ register_layout('image', image_layout)
 # %% ../nbs/01_entities.ipynb #fe657ebb
 AXES = ('frames', 'rows', 'columns')      # of a grid; (H, W) has the last two
 
+def _half(side: int) -> int:
+    "Of the side of a grid; where that does not divide it, the larger half."
+    half = max(1, side // 2)
+    return half if side % half == 0 else side - half
+
 def _sides(kind: str, grid: tuple, size) -> tuple[int, ...]:
-    size = tuple(max(1, s // 2) for s in grid) if size is None else size
+    if size is None: return tuple(map(_half, grid))
     many = 'a pair' if len(grid) == 2 else f'a list of {len(grid)}'
     sides = whole_numbers(size, f"layout {kind!r}: size must be a positive whole number or {many} of them", len(grid))
     for s, g, name in zip(sides, grid, AXES[-len(grid):]):
@@ -312,21 +318,20 @@ def _sides(kind: str, grid: tuple, size) -> tuple[int, ...]:
                                    f"possible: {', '.join(str(d) for d in range(1, g + 1) if g % d == 0)}")
     return sides
 
-def _cut(grid: tuple, pairs: list, of: int) -> list[Tensor]:
-    "Positions with every axis cut into (outer, inner); an entity for each place along the outer (0) or inner (1) ones."
-    cut = positions(grid).view([n for pair in pairs for n in pair])
-    entities, inside = (list(range(k, cut.ndim, 2)) for k in (of, 1 - of))
-    return list(cut.permute(entities + inside).flatten(len(grid)).flatten(0, -2))
-
+# %% ../nbs/01_entities.ipynb #cc78120b
 def cell_layout(grid, size=None) -> EntityLayout:
     "Cells of k1×k2 (or t×k1×k2) neighbouring tokens, in raster order."
-    sides = _sides('cell', grid, size)
-    return EntityLayout('cell', grid, _cut(grid, [(g // k, k) for g, k in zip(grid, sides)], of=0))
+    cells = [positions(grid)]
+    for axis, side in enumerate(_sides('cell', grid, size)):
+        cells = [part for cell in cells for part in cell.split(side, axis)]
+    return EntityLayout('cell', grid, [cell.flatten() for cell in cells])
 
 def subsample_layout(grid, size=None) -> EntityLayout:
     "d1×d2 tokens per entity, spaced H/d1 and W/d2 apart; with frames d×d1×d2."
-    sides = _sides('subsample', grid, size)
-    return EntityLayout('subsample', grid, _cut(grid, [(d, g // d) for g, d in zip(grid, sides)], of=1))
+    apart = [-(-g // d) for g, d in zip(grid, _sides('subsample', grid, size))]
+    starts = itertools.product(*map(range, apart))
+    of = lambda start: positions(grid)[tuple(slice(k, None, n) for k, n in zip(start, apart))].flatten()
+    return EntityLayout('subsample', grid, [*map(of, starts)])
 
 register_layout('cell', cell_layout)
 register_layout('subsample', subsample_layout)
