@@ -28,6 +28,20 @@ def test_a_map_of_a_run(little_run, tmp_path):
     assert (tmp_path / 'student' / 'checkpoints').stat().st_mtime_ns == trained
 
 
+def test_half_of_the_evaluations(little_run, tmp_path):
+    told = dict(run=little_run, name='g', runs_dir=tmp_path, method='guidance', guidance=2., **QUICK | dict(images=0))
+    done = papermill('distil', tmp_path / 'out.ipynb', **told)
+    assert done.returncode == 0, done.stderr[-2000:]
+    config, teacher = (json.loads((run / 'config.json').read_text())['config'] for run in (tmp_path / 'g', little_run))
+    assert (config['flow'], config['flow_options']['guidance'], config['dataset']) == ('guided', 2., 'digits')
+    same = ('sampler', 'sample_steps', 'sampler_options', 'guidance', 'layout')
+    assert {k: config[k] for k in same} == {k: teacher[k] for k in same}
+    report = json.loads((tmp_path / 'g' / 'eval' / f"steps{teacher['sample_steps']}" / 'report.json').read_text())
+    of_teacher = json.loads((tmp_path / 'g-drawn' / 'teacher' / 'report.json').read_text())
+    guided = 2 if teacher['guidance'] > 1 else 1
+    assert of_teacher['metrics']['nfe'] == guided * report['metrics']['nfe']
+
+
 @pytest.mark.slow
 def test_half_of_the_steps_again_and_again(little_run, tmp_path):
     told = dict(run=little_run, name='h', runs_dir=tmp_path, method='halving', first=4, guidance=2., **QUICK)
@@ -46,7 +60,8 @@ def test_half_of_the_steps_again_and_again(little_run, tmp_path):
 def test_bad_input_is_one_line(little_run, tmp_path):
     told = dict(run=str(little_run), runs_dir=str(tmp_path), **QUICK)
     for values, says in (
-            (dict(method='guess'), 'method must be one of map, halving'), (dict(run=str(tmp_path / 'x')), 'no run'),
+            (dict(method='guess'), 'method must be one of map, guidance, halving'),
+            (dict(run=str(tmp_path / 'x')), 'no run'),
             (dict(images=33), 'positive multiple of the 10 classes'), (dict(evaluations=[0]), 'evaluations'),
             (dict(evaluations=[]), 'evaluations must be a list'), (dict(stpes=3), 'unknown parameter stpes'),
             (dict(name='little', runs_dir=str(little_run.parent)), 'is the teacher'),
