@@ -16,7 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -120,7 +122,7 @@ class JsonLines(Callback):
 
 # %% ../nbs/27_callbacks.ipynb #eabc1dd8
 class TensorBoard(Callback):
-    "Scalars for TensorBoard, beside metrics.jsonl; `board` is torch's SummaryWriter, on the main process."
+    "Numbers and sample grids for TensorBoard; `board` is torch's SummaryWriter, on the main process."
     board = None
     def on_begin(self, run):
         from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second to import
@@ -133,29 +135,28 @@ class TensorBoard(Callback):
             for key, value in row.items():
                 if key != 'step' and value is not None: self.board.add_scalar(key, value, row['step'])
 
+    def on_sample(self, run, path):
+        if not self.board: return
+        with run.keeping(f'{path.name} in TensorBoard is'), Image.open(path) as grid:
+            self.board.add_image('samples', np.asarray(grid.convert('RGB')), run.state.step, dataformats='HWC')
+
     def on_end(self, run):
         with suppress(OSError, AttributeError): self.board.close()
 
 # %% ../nbs/27_callbacks.ipynb #e7a623cc
 class ProgressBar(Callback):
     "A bar over all steps, with loss and speed."
-
     def on_begin(self, run):
         where = sys.stdout if run.main and sys.stdout else io.StringIO()
         self.bar = tqdm(total=run.config.steps, initial=run.state.step, desc=f'train {run.config.name}', unit='step',
                         mininterval=2, file=where)
-
     def on_log(self, run, row):
         skipped = f", {row['skipped']} steps skipped" * bool(row['skipped'])
         loss = math.nan if row['loss'] is None else row['loss']
         self.bar.set_postfix_str(f"loss {loss:.3f}, {row['images_per_s']:.0f} images/s{skipped}", refresh=False)
-
     def on_step(self, run, step): self.bar.update(step - self.bar.n)
     def on_end(self, run): self.bar.close()
-
-    def on_rollback(self, run, step, event):
-        self.bar.reset(run.config.steps)
-        self.bar.update(step)
+    def on_rollback(self, run, step, event): self.bar.reset(run.config.steps); self.bar.update(step)
 
 # %% ../nbs/27_callbacks.ipynb #ee2bfa48
 class MeasuredCost(Callback):
@@ -200,7 +201,6 @@ class Faults(Callback):
 # %% ../nbs/27_callbacks.ipynb #7d34e071
 class SampleGrid(Callback):
     "A grid of samples every `sample_every` steps, and at the end."
-
     def on_step(self, run, step):
         if step % run.config.sample_every and step != run.config.steps: return
         averaged = whole_model(run.state.ema.module, run.main, run.device)      # all processes take part
@@ -226,7 +226,7 @@ class StopOnSignal(Callback):
     def on_step(self, run, step): return bool(self.signals)
 
 # %% ../nbs/27_callbacks.ipynb #e7fd046a
-CALLBACKS = Registry('callback', also='xar_lab.trackers')
+CALLBACKS = Registry('callback', also='xar_lab.trackers xar_lab.watch')
 
 def register_callback(
     name: str,          # new name for `TrainConfig(callbacks={name: options})`

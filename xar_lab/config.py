@@ -16,7 +16,7 @@ from .guidance import guidance_weights
 from .parameters import PRESET, Parameters
 from .settings import fill, only_known
 from .solvers import find_sampler
-from .tuned import DATASET_DEFAULTS, DATASET_OF, FLOW_DEFAULTS, HAS_COMPILER
+from .tuned import DATASET_DEFAULTS, DATASET_OF, FLOW_DEFAULTS, HAS_COMPILER, usual_recipe
 from .uses import check_recipe, import_uses, recipe_of
 
 # %% ../nbs/21_config.ipynb #e291d664
@@ -63,7 +63,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     import_uses(config.uses)
     PRESET('model', config.model)
     usual = config.dataset or DATASET_OF.get(config.model)
-    name = config.recipe or DATASET_DEFAULTS.get(usual or '', {}).get('recipe')
+    name = config.recipe or usual_recipe(usual, config.model)
     check_recipe(name, recipe := recipe_of(name, config.model, usual), PARAMETERS)
     check_config(config)
     if (dataset := config.dataset or recipe.get('dataset') or usual) is None:
@@ -71,7 +71,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     tuned = DATASET_DEFAULTS.get(dataset, {})
     belongs = FLOW_DEFAULTS.get(config.flow or recipe.get('flow') or '', {})
     both = belongs | recipe if config.flow in (None, recipe.get('flow')) else recipe | belongs
-    known = {**GENERIC_DEFAULTS, 'name': f'{dataset}-default', 'dataset': dataset, **tuned, **both}
+    known = {**GENERIC_DEFAULTS, 'name': f'{dataset}-default', 'dataset': dataset, 'recipe': name, **tuned, **both}
     if 'model_options' in both: known['model'] = config.model             # a recipe's sizes are for any preset
     full = fill(vars(config), known, size='layout')
     full['uses'] = [*dict.fromkeys([*config.uses, *(recipe.get('uses') or [])])]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_LINES', 'EachToken', 'asked_about', 'errors_in_training', 'errors_in_generation', 'VelocityErrors',
-           'velocity_errors', 'errors_figure']
+           'velocity_errors_of', 'velocity_errors', 'errors_figure']
 
 # %% ../nbs/48_velocity_errors.ipynb #82ca9a6d
 from collections.abc import Callable, Sequence
@@ -186,6 +186,29 @@ def _both(parts: Parts, x: Tensor, given: dict, times: list[float], at: int, rep
         tokens = parts.layout.split(encode(parts.codec, x, seeds))
         return torch.stack(trained, -1), errors_in_generation(parts, tokens, given, times, at)
 
+# %% ../nbs/48_velocity_errors.ipynb #d1fad089
+@torch.no_grad()
+def velocity_errors_of(
+    parts: Parts,                            # of a run, with held-out images; nothing is dropped
+    n: int,                                  # images, as of `velocity_errors`
+    times: int | Sequence[float] = 8,
+    report: Callable[[float], None] | None = None,
+) -> VelocityErrors:
+    "The same of a network that is at hand, where it is."
+    model, batch_size = parts.model, cast(int, parts.config.batch_size)
+    where, at = next(model.parameters()).device, _times(times, bool(model.pred.reads_noise))
+    usable, found = SkipBadItems(parts.dataset, parts.config.bad_images), []
+    n = min(n, len(cast(Any, parts.dataset)))
+    for start in range(0, n, batch_size):
+        chosen = [usable[i] for i in range(start, min(n, start + batch_size))]
+        x, labels, _ = torch.utils.data.default_collate(chosen)
+        given = {name: value.to(where) for name, value in as_given(labels).items() if name in model.conditions}
+        done = lambda share, before=start, size=len(x): report and report((before + size * share) / n)
+        found.append(_both(parts, x.to(where), given, at, start, done))
+    (training, first), (generation, second) = (_mean_and_error(torch.cat(part)) for part in zip(*found))
+    unit = 'cross-entropy (nats)' if isinstance(parts.flow, CodesFlow) else 'mean squared error'
+    return VelocityErrors(at, training, generation, first, second, unit, n)
+
 # %% ../nbs/48_velocity_errors.ipynb #e159b1ea
 @torch.no_grad()
 def velocity_errors(
@@ -203,18 +226,8 @@ def velocity_errors(
     apart: T), and as many short ones as in generation. A head that reads no noise has no times: T = 1."""
     for name, value in dict(n=n, batch_size=batch_size).items(): whole(1)(name, value)
     parts, where = held_out_parts(run, batch_size, seed, uses), device_of(0, device)
-    at, model = _times(times, bool(parts.model.pred.reads_noise)), parts.model.to(where)
-    usable, found = SkipBadItems(parts.dataset, parts.config.bad_images), []
-    n = min(n, len(cast(Any, parts.dataset)))
-    for start in range(0, n, batch_size):
-        chosen = [usable[i] for i in range(start, min(n, start + batch_size))]
-        x, labels, _ = torch.utils.data.default_collate(chosen)
-        given = {name: value.to(where) for name, value in as_given(labels).items() if name in model.conditions}
-        done = lambda share, before=start, size=len(x): report and report((before + size * share) / n)
-        found.append(_both(parts, x.to(where), given, at, start, done))
-    (training, first), (generation, second) = (_mean_and_error(torch.cat(part)) for part in zip(*found))
-    unit = 'cross-entropy (nats)' if isinstance(parts.flow, CodesFlow) else 'mean squared error'
-    return VelocityErrors(at, training, generation, first, second, unit, n)
+    parts.model.to(where)
+    return velocity_errors_of(parts, n, times, report)
 
 # %% ../nbs/48_velocity_errors.ipynb #4f11d410
 MOST_LINES = 16       # entities that get a line of their own; of more, their mean is drawn
