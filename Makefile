@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONUNBUFFERED := 1
 
-.PHONY: train test test-slow test-gpu lint check hooks lab docs export readme clean
+.PHONY: train test test-slow test-gpu lint check hooks lab docs gallery export readme clean
 .DEFAULT_GOAL := train
 
 $(READY): pyproject.toml
@@ -55,6 +55,10 @@ lab: $(READY)
 
 docs: $(READY)  ## all notebooks and papers as a static site in _docs/
 	@$(BIN)/python -m xar_lab.docs
+
+gallery: $(READY)  ## the page of pictures, nbs/gallery.ipynb, of the model that comes with the library
+	@$(BIN)/papermill nbs/gallery.ipynb nbs/gallery.ipynb
+	@$(BIN)/nbdev_clean
 
 export: $(READY)  ## after editing notebooks: modules, clean notebooks, README
 	@$(BIN)/nbdev_export && touch $(READY)  # nbdev_export rewrites pyproject.toml as it was

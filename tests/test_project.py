@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 RUN_NOTEBOOKS = [ROOT / 'nbs' / f'{name}.ipynb' for name in (
-    'train', 'evaluate', 'distil', 'neon', 'generate', 'compare', 'train_extractor', 'train_autoencoder',
+    'train', 'evaluate', 'distil', 'neon', 'generate', 'compare', 'gallery', 'train_extractor', 'train_autoencoder',
     'cache_latents', 'studies/exposure_bias', 'studies/in_painting', 'studies/latents_or_pixels', 'studies/benchmark',
     'studies/fewer_evaluations', 'studies/control', 'studies/moving_digits')]
 

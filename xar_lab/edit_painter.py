@@ -24,7 +24,7 @@ from .live import Newest, Turn
 from .samples import Source
 from .solvers import OWN
 from .studio import MOST_SEED, Studio, runs_to_draw, source_of
-from .widgets import Explorer, Number, button, field, find_run, menu, read_number
+from .widgets import Explorer, Number, button, field, menu, read_number
 
 # %% ../nbs/52_edit_painter.ipynb #6305f691
 KINDS = dict(test='held out', train='training', drawn='drawn')     # images to begin with
@@ -279,7 +279,7 @@ class EditPainter(_Drawing):
     ):
         PATH('runs_dir', runs_dir); one_of(*KINDS)('kind', kind)
         whole(1, 64)('count', count); whole(0, MOST_SEED)('number', number)
-        if run is None: run = next(iter(runs_to_draw(runs_dir).values()), None) or find_run(runs_dir=runs_dir)
+        if run is None: run = next(iter(runs_to_draw(runs_dir).values()))
         self.newest, self.count = Newest(self._compute, self._shown, self._failed, self._progress), count
         self.canvas, self.choices, self.words = Canvas(), Choices(self.take), w.HTML()
         self.canvas.layout.width = 'auto'

@@ -31,7 +31,7 @@ from .studio import MOST_SEED, Studio, options_of, runs_to_draw, source_of
 # isort: split
 from .trajectory_player import given_in_words
 from .variations import TITLES, Sheet, as_code, axis_names, in_words, read_axis, save_sheet, spread, usual_values
-from .widgets import Explorer, Number, button, field, find_run, menu, read_number
+from .widgets import Explorer, Number, button, field, menu, read_number
 
 # %% ../nbs/51_playground.ipynb #94d877fa
 PAUSE = .03        # seconds of quiet before a drawing begins
@@ -301,7 +301,7 @@ class Playground(_Saving):
         rows: tuple[str, str] | None = None,
     ):
         PATH('runs_dir', runs_dir)
-        if run is None: run = next(iter(runs_to_draw(runs_dir).values()), None) or find_run(runs_dir=runs_dir)
+        if run is None: run = next(iter(runs_to_draw(runs_dir).values()))
         self.newest = Newest(self._compute, self._shown, self._failed, self._progress, PAUSE)
         controls = self._make_controls(source_of(run), runs_dir, label, seed)
         for (name, text), axis in zip(self.axes.values(), (columns, rows)):

@@ -24,6 +24,7 @@ from .config import TrainConfig
 from .context import Context, completed
 from .core import autocast, device_of, pick_precision, stream_seed
 from .data import examples_of
+from .demo import demo_run
 from .film import Film
 from .grids import items_to_show
 from .guidance import MOST_GUIDANCE, guides_itself
@@ -39,13 +40,13 @@ from .trajectory_player import samplers_for
 def runs_to_draw(
     runs_dir: str | Path = 'runs',     # a folder of runs, or of folders of them
 ) -> dict[str, Path]:                  # by their path within it
-    "The runs that have a checkpoint."
+    "The runs that have a checkpoint; and the one that comes with the library, the last."
     found, root = [], run_path(runs_dir)
     for place, folders, files in os.walk(root):
         if 'config.json' not in files: continue
         folders.clear()                                                        # what a run holds is no run
         if checkpoints(place): found.append(Path(place))
-    return {str(path.relative_to(root)): path for path in sorted(found)}
+    return {str(path.relative_to(root)): path for path in sorted(found)} | {f'demo: {demo_run().name}': demo_run()}
 
 def source_of(
     what: str | Path | Source,         # a run folder, a file of weights, or a source
