@@ -142,7 +142,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     run_all(page, address, 'explore.ipynb')
     page.wait_for_selector('.xar-lab .js-plotly-plot image', state='attached', timeout=PATIENCE)
     first = time.perf_counter() - started
-    page.wait_for_function("document.querySelectorAll('.xar-lab').length >= 9", timeout=PATIENCE)
+    page.wait_for_function("document.querySelectorAll('.xar-lab').length >= 10", timeout=PATIENCE)
     page.wait_for_function("document.querySelectorAll('.jp-mod-executing, .jp-InputPrompt').length && "
                            "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
                            timeout=PATIENCE)
@@ -233,6 +233,7 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     page.close()
 
 
+@pytest.mark.slow
 def test_an_image_is_painted_over_and_drawn_again(chromium, lab):
     address, folder = lab
     source = ['from xar_lab.edit_painter import EditPainter\n', 'from xar_lab.widgets import find_run\n',

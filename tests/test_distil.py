@@ -28,6 +28,7 @@ def test_a_map_of_a_run(little_run, tmp_path):
     assert (tmp_path / 'student' / 'checkpoints').stat().st_mtime_ns == trained
 
 
+@pytest.mark.slow
 def test_half_of_the_evaluations(little_run, tmp_path):
     told = dict(run=little_run, name='g', runs_dir=tmp_path, method='guidance', guidance=2., **QUICK | dict(images=0))
     done = papermill('distil', tmp_path / 'out.ipynb', **told)
