@@ -36,6 +36,7 @@ from .features import RealImages, accuracy, check_classes, check_extractor, extr
 # isort: split
 from .features import load_classifier, name_of, open_real, open_splits, real_source
 from .flow import LinearFlow
+from .likelihood import likelihood as likelihood_of
 from .model import XAR
 from .remembered import remembered
 from .reports import EvalReport, check_replaceable, store_report
@@ -258,6 +259,7 @@ class _Model:
         self.folder, self.class_names = Path(folder), ()
 
     def facts(self): return None
+    def likelihood(self, **asked): raise ValueError("likelihood is that of a run: give a run folder, or 0")
     def draw(self, given, sampling, processes, device, compile, **options) -> tuple[Tensor, dict]:
         "Images and their cost."
         if compile: self.model.compile_blocks()
@@ -277,14 +279,22 @@ class _Run:
         self.real, self.folder = real_source(self.config), Path(folder or evaluation_folder(run_path(run), name))
 
     def facts(self): return self.source.facts()
+    def likelihood(self, **asked): return likelihood_of(str(self.source.run), uses=self.source.uses, **asked)
     def draw(self, given, sampling, batch_size, **options) -> tuple[Tensor, dict]:
         "Images and their cost."
         drawn = draw_shards(self.source, given, self.folder / 'shards', sampling=sampling, shard_size=batch_size,
                             batch_size=batch_size, precision=self.config.precision, **options)
         return drawn.all(), drawn.cost
 
+# %% ../nbs/33_evaluation.ipynb #bbdfa89a
+def _bits(subject, count: int, seed: int, drawing: dict) -> dict:
+    "Bits per dimension of held-out images, under what is given for them."
+    found = subject.likelihood(n=count, seed=seed, **{name: drawing[name] for name in ('device', 'progress')})
+    return dict(mean=found.mean, error=found.error, per=found.of, images=count, floors=found.floors,
+                in_words=f'likelihood of held-out images: {found!r}')
+
 # %% ../nbs/33_evaluation.ipynb #1e3878d1
-def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalReport:
+def _draw_and_measure(subject, n, seed, sampling, drawing, comparison, likely: int) -> EvalReport:
     "Everything after the arguments were understood; what cannot be is found before anything is drawn."
     check_replaceable(subject.folder)
     train, held_out = open_splits(subject.real)
@@ -294,6 +304,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     labels = balanced_labels(n, model.config.num_classes, seed)
     given = examples_of(held_out, labels, [*model.given], seed)
     open_extractor(check_comparison(subject.real, **comparison)[0], comparison.get('extractor_weights'))
+    bits = _bits(subject, likely, seed, drawing) if likely else None
     weights, (images, cost) = subject.facts(), subject.draw(given, sampling, seed=seed, **drawing)
     numbers = measure(images, labels, subject.real, seed=seed, device=drawing['device'], progress=drawing['progress'],
                       splits=(train, held_out), **comparison)
@@ -301,6 +312,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison) -> EvalRe
     numbers |= dict(weights=weights, sampling=sampling, seed=seed, precision=cost['precision'],
                     parameters=sum(p.numel() for p in model.parameters()),
                     timing=dict(sampling_seconds=cost['seconds'], images_per_s=n / cost['seconds']))
+    if bits: numbers |= dict(likelihood=bits, notes=[*numbers['notes'], bits['in_words']])
     if model.given: numbers['given'] = f"{', '.join(model.given)} of held-out items"
     report = store_report(subject.folder, images, labels, train.class_names, numbers, model.pictures(given))
     remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
@@ -320,10 +332,10 @@ def _sampling(subject, **asked) -> dict:
     check_generation(subject.model, **subject.how, **sampling)
     return sampling
 
-def _check_asked(seed, folder, comparison: dict, **counts):
+def _check_asked(seed, likelihood, folder, comparison: dict, **counts):
     "`ValueError` for what could not be used, before anything is opened."
     check_counts(**counts)
-    whole(0)('seed', seed)
+    whole(0)('seed', seed); whole(0)('likelihood', likelihood)
     if folder is not None: PATH('folder', folder)
     if unknown := next((name for name in comparison if name not in COMPARED_BY), None):
         raise ValueError(f"unknown argument {unknown!r}; besides its own, evaluate takes {', '.join(COMPARED_BY)}")
@@ -347,18 +359,18 @@ def evaluate(
     batch_size: int = 250,                # images at a time
     processes: int = 1,                   # for a run: processes that draw samples
     device: str = 'auto',                 # 'auto' | 'cpu' | 'cuda'
-    compile: bool = False,                # compile the model's blocks first: worth it for many images
-    progress: bool = True,
+    compile: bool = False, progress: bool = True,    # compile the blocks first: worth it for many images; show a bar
     uses: Sequence[str] | None = None,    # modules of yours to import first; a run's own only if they are installed
+    likelihood: int = 0,                  # of a run: held-out images whose bits per dimension are measured, too
     **comparison,                         # arguments of `measure`: extractor, extractor_weights, resamplings, …
 ) -> EvalReport:
     "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
-    _check_asked(seed, folder, comparison, batch_size=batch_size, processes=processes)
+    _check_asked(seed, likelihood, folder, comparison, batch_size=batch_size, processes=processes)
     subject = _subject(run_or_model, folder, name, uses, codec=codec, dataset=dataset, flow=flow, context=context)
     sampling = _sampling(subject, sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule,
                          sampler_options=sampler_options, guidance_drops=guidance_drops)
     drawing = dict(batch_size=batch_size, processes=processes, device=device, compile=compile, progress=progress)
-    return _draw_and_measure(subject, n, seed, sampling, drawing, comparison)
+    return _draw_and_measure(subject, n, seed, sampling, drawing, comparison, likelihood)
 
 # %% ../nbs/33_evaluation.ipynb #60470ed6
 __getattr__ = moved(
