@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from .checkpoints import save_model
-from .core import check_links, write_json, write_whole
+from .core import write_json
 from .reports import EvalReport
 from .run_files import read_config, read_meta
 from .runs import good_checkpoint, run_path, write_checkpoint
@@ -29,27 +29,25 @@ KEPT = 'codec images versions git_commit seed precision micro_batch'.split()    
 
 def pack(
     run: str | Path,        # run folder
-    folder: str | Path,     # a new one, or one that this wrote; its name is that of the run there
+    folder: str | Path,     # a new one; its name is that of the run there
     report: EvalReport,     # an evaluation of the run, for the card
     command: str,           # that trains the same run again, for the card
 ) -> Path:
-    "A run to give away: averaged weights as bfloat16, config and a card. `ValueError` for a folder of something else."
+    "A run to give away: averaged weights as bfloat16, config, a card. `ValueError` for a folder that holds something."
     run, folder = run_path(run), Path(folder)
     saved, (model, _, config) = read_config(run / 'config.json'), load_run(run)
     steps = read_meta(cast(Path, good_checkpoint(run)))['step']
-    if folder.exists() and not (folder / 'config.json').is_file() and any(folder.iterdir()):
-        raise ValueError(f'{folder} holds something else: choose another folder')
-    folder.mkdir(parents=True, exist_ok=True)
-    check_links(folder, 'config.json', 'checkpoints', 'README.md')
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f'{folder} is there already: choose another folder, or remove it')
     if uses := saved.get('uses'): raise ValueError(f'{run} needs modules that are not part of it: {", ".join(uses)}')
     judged = {dict(steps='sample_steps').get(name, name): value for name, value in report.numbers['sampling'].items()}
     own = saved['config'] | judged | dict(name=folder.name, runs_dir='runs')         # it draws as it was judged
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'config.json', {name: saved[name] for name in KEPT if name in saved} | dict(
         config=own, uses={}, started={}))
     halves = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
     write_checkpoint(folder, steps, lambda place: save_model(model, place / 'ema.safetensors', halves), keep=1)
-    card = card_of(report, config, model, steps, command)
-    write_whole(folder / 'README.md', lambda path: cast(None, path.write_text(card)))
+    (folder / 'README.md').write_text(card_of(report, config, model, steps, command), encoding='utf-8')
     return folder
 
 # %% ../nbs/35_demo.ipynb #e1b4f3bf

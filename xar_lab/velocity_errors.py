@@ -194,7 +194,7 @@ def velocity_errors_of(
     times: int | Sequence[float] = 8,
     report: Callable[[float], None] | None = None,
 ) -> VelocityErrors:
-    "The same of a network that is at hand, where it is."
+    "`velocity_errors` of a network that is at hand, on its device."
     model, batch_size = parts.model, cast(int, parts.config.batch_size)
     where, at = next(model.parameters()).device, _times(times, bool(model.pred.reads_noise))
     usable, found = SkipBadItems(parts.dataset, parts.config.bad_images), []

@@ -15,15 +15,14 @@ import torch
 from .build import sampling_of
 from .callbacks import Callback, Run, register_callback
 from .checks import whole
-from .core import autocast, stream_seed
+from .core import autocast
 from .data import examples_of
 from .evaluation import check_n, measure
 from .features import open_real, real_source
 from .held_out import held_out_images
-from .images import to_uint8
 from .model import XAR
-from .samples import balanced_labels
-from .sampling import evaluation_mode, generate
+from .samples import balanced_labels, draw_samples
+from .sampling import evaluation_mode
 from .state import whole_model
 from .velocity_errors import velocity_errors_of
 
@@ -56,14 +55,14 @@ def errors_now(run: Run, model: XAR, real, images: int, times: int):
 
 def judged_now(run: Run, model: XAR, real, labels: torch.Tensor, **compared) -> dict[str, float]:
     "Of samples, as the run draws them, always from the same noise."
-    given, stream = examples_of(real, labels, [*model.given]), stream_seed(run.config.seed, 'watch')
-    drawn, generator = [], torch.Generator().manual_seed(stream)
-    for start in range(0, len(labels), BATCH):
-        part = {name: value[start:start + BATCH] for name, value in given.items()}
-        out = generate(model, part, flow=run.parts.flow, context=run.parts.context, generator=generator,
-                       **sampling_of(run.config))
-        drawn.append(to_uint8(run.parts.codec.decode(out.latents), run.parts.dataset).cpu())
-    numbers = measure(torch.cat(drawn), labels, **compared, progress=False)['metrics']
+    how = dict(flow=run.parts.flow, context=run.parts.context, precision=run.config.precision, batch_size=BATCH)
+    given = examples_of(real, labels, [*model.given])
+    try: images, _ = draw_samples(model, run.parts.codec, given, dataset=run.parts.dataset, seed=run.config.seed,
+                                  progress=False, **how, **sampling_of(run.config))
+    except ValueError as e:                                       # they are not finite: the run may get over it
+        run.say(f'watch: samples are not judged: {e}')
+        return {}
+    numbers = measure(images, labels, **compared, progress=False)['metrics']
     return {f'sample_{name}': numbers[name] for name in SHOWN if numbers.get(name) is not None}
 
 # %% ../nbs/49_watch.ipynb #841cdfd2
