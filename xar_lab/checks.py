@@ -75,7 +75,7 @@ POSITIVE = Check('a positive number', lambda v: is_number(v) and v > 0)
 NOT_NEGATIVE = Check('a number, 0 or more', lambda v: is_number(v) and v >= 0)
 SHARE = Check('a number from 0 to 1', lambda v: is_number(v) and 0 <= v <= 1)
 BELOW_1 = Check('a number from 0 to below 1', lambda v: is_number(v) and 0 <= v < 1)
-FLAG = Check('true or false', lambda v: isinstance(v, bool))
+FLAG = Check('True or False', lambda v: isinstance(v, bool))
 TEXT = Check('a string', lambda v: isinstance(v, str))
 ANYTHING = Check('anything', lambda v: True)                  # whoever takes the value checks it
 

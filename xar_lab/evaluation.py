@@ -39,8 +39,8 @@ from .flow import LinearFlow
 from .likelihood import likelihood as likelihood_of
 from .model import XAR
 from .remembered import remembered
-from .reports import EvalReport, check_replaceable, store_report
-from .runs import evaluation_folder, run_path
+from .reports import EvalReport, check_replaceable, store_report, to_board
+from .runs import evaluation_folder, run_path, step_of
 from .sample_files import read_samples
 from .samples import Source, balanced_labels, draw_samples, draw_shards
 from .sampling import check_generation
@@ -316,6 +316,7 @@ def _draw_and_measure(subject, n, seed, sampling, drawing, comparison, likely: i
     if model.given: numbers['given'] = f"{', '.join(model.given)} of held-out items"
     report = store_report(subject.folder, images, labels, train.class_names, numbers, model.pictures(given))
     remove_shards(subject.folder / 'shards')                           # samples.npz holds them all
+    if weights and 'checkpoint' in weights: to_board(report, step_of(Path(weights['checkpoint'])))
     return report
 
 # %% ../nbs/33_evaluation.ipynb #0fead93e
@@ -364,7 +365,7 @@ def evaluate(
     likelihood: int = 0,                  # of a run: held-out images whose bits per dimension are measured, too
     **comparison,                         # arguments of `measure`: extractor, extractor_weights, resamplings, …
 ) -> EvalReport:
-    "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png."
+    "Samples on disk and how good they are. Writes report.json, samples.npz, grid.png, of a run TensorBoard's events."
     _check_asked(seed, likelihood, folder, comparison, batch_size=batch_size, processes=processes)
     subject = _subject(run_or_model, folder, name, uses, codec=codec, dataset=dataset, flow=flow, context=context)
     sampling = _sampling(subject, sampler=sampler, steps=steps, guidance=guidance, guidance_schedule=guidance_schedule,

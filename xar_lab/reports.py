@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'BETTER', 'NAMES', 'GRID_IMAGES', 'GRID_COLUMNS', 'WRITES', 'in_digits', 'better', 'Floor', 'SavedReport',
-           'EvalReport', 'store_report', 'check_replaceable']
+           'EvalReport', 'store_report', 'check_replaceable', 'to_board']
 
 # %% ../nbs/32_reports.ipynb #42570157
 import os
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
+from PIL import Image
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -136,3 +137,21 @@ def check_replaceable(
     try: EvalReport.read(folder)
     except (ValueError, OSError):
         raise ValueError(f"{there} is not from an earlier evaluation: choose another folder, or move it away") from None
+
+# %% ../nbs/32_reports.ipynb #fbdde02b
+def to_board(
+    report: EvalReport,
+    step: int,            # training steps of the weights that were judged
+):
+    "Numbers, floors and the picture, as TensorBoard's events in the report's folder. Those of this step are replaced."
+    from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second to import
+    bits = report.numbers.get('likelihood')
+    found = report.metrics | ({'bits per dimension': bits['mean']} if bits else {})
+    floors = {name: floor['mean'] for name, floor in report.numbers['floors'].items()}
+    try:
+        with SummaryWriter(str(report.folder), purge_step=step) as board:
+            for kind, values in dict(evaluation=found, floor=floors).items():
+                for name, value in values.items(): board.add_scalar(f'{kind}/{name}', value, step)
+            with Image.open(report.folder / 'grid.png') as grid:
+                board.add_image('evaluation', np.asarray(grid.convert('RGB')), step, dataformats='HWC')
+    except OSError as e: print(f'TensorBoard events of {report.folder} are not kept: {e.strerror or e}')

@@ -206,5 +206,5 @@ def sum_of(plans: list[Plan]) -> SweepCost:
 def check_agreed(asked: Sweep, cost: SweepCost):
     "`ValueError` that asks, where a sweep takes more than its caller may expect."
     if asked.agreed or cost.seconds <= asked.ask_hours * 3600 and cost.runs <= asked.ask_runs: return
-    raise ValueError(f"{cost}: shall it start? Then give agreed=True (-p agreed true), or raise ask_hours "
+    raise ValueError(f"{cost}: shall it start? Then give agreed=True (-p agreed True), or raise ask_hours "
                      f"({asked.ask_hours:g}) and ask_runs ({asked.ask_runs:,})")
