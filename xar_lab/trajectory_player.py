@@ -98,7 +98,9 @@ class _Settings:
 
     def __init__(self, config: TrainConfig, name: str, flow, head=None):
         self.config = config
-        self.sampler = menu(name, samplers_for(flow, head), config.sampler, '150px')
+        if config.sampler not in (offered := samplers_for(flow, head)):
+            raise ValueError(f"sampler {config.sampler!r} is none of those that can draw here: {', '.join(offered)}")
+        self.sampler = menu(name, offered, config.sampler, '150px')
         steps, guidance = config.sample_steps or 1, config.guidance or 1.
         self.steps = Number('steps', steps, 1, max(100, steps), 1, digits=0)
         self.guidance = Number('guidance', guidance, 1, max(8, guidance), .1, digits=1)
@@ -180,7 +182,7 @@ class TrajectoryPlayer(_PlayerControls):
 
     def __init__(self,
         run: str | Path | Source | None = None,   # run folder, or a `Source`; None: the default run, or a small one
-        label: int = 3,                           # class of the first image
+        label: int | None = None,                 # class of the first image; None: 3, or the last of fewer
         seed: int = 0,                            # fixes its noise
         two: bool = False,                        # two settings at once
         folder: str | Path | None = None,         # where GIF and strip go; None: `generated` in the run's folder
@@ -190,6 +192,7 @@ class TrajectoryPlayer(_PlayerControls):
         if source.run and not folder: check_links(source.run, 'generated')
         self.folder = Path(folder or Path(source.run or 'runs') / 'generated')
         names = list(self.like.class_names)
+        if label is None: label = min(3, len(names) - 1)
         if not 0 <= label < len(names): raise ValueError(f"label must be from 0 to {len(names) - 1}, got {label!r}")
         controls = self._make_controls(source.config(self.model), names, label, seed, two)
         self._generate(progress=False)
