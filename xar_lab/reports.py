@@ -143,7 +143,7 @@ def to_board(
     report: EvalReport,
     step: int,            # training steps of the weights that were judged
 ):
-    "Numbers, floors and the picture, as TensorBoard's events in the report's folder. Those of this step, or later, are replaced."
+    "Numbers, floors and the picture, as TensorBoard's events in the report's folder, in place of those of later steps."
     from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second to import
     bits = report.numbers.get('likelihood')
     found = report.metrics | ({'bits per dimension': bits['mean']} if bits else {})
