@@ -185,7 +185,7 @@ def write_page(
     parts = {**_tables_part(folders, evaluation), 'Curves': _curves_part(folders, metric, axis, smoothing, log)}
     drawn = compared_draws(folders, most, classes, count, seed, report)
     parts['Samples from the same noise'] = _samples(drawn, seed)
-    text = page_of(', '.join(folders), {head: parts[head] for head in PARTS})
+    text = page_of(f"Runs beside each other: {', '.join(folders)}", {head: parts[head] for head in PARTS})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda beside: _write(beside, text))
     return Path(path)
