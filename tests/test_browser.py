@@ -190,6 +190,11 @@ def test_the_workbench_from_top_to_bottom(chromium, lab, capsys):
     player.get_by_label('seed').fill('3.7')
     player.get_by_label('seed').press('Enter')
     player.get_by_text("seed must be a whole number from 0 to 2147483647, got '3.7'").wait_for()
+    runs = page.locator('select', has_text='demo: clothes').first          # the same view of another run
+    runs.select_option('demo: clothes')
+    player.get_by_text('class 3: ').wait_for()
+    runs.select_option('digits-small')
+    player.get_by_text('class 3, seed 1').wait_for()
     lines = lambda: curves.locator('.scatterlayer path.js-line').count()
     curves.scroll_into_view_if_needed()
     assert lines() == 2          # one run, raw and smoothed

@@ -34,10 +34,9 @@ class AnyRun(w.VBox):
         self.said, self.place = w.HTML(), w.VBox()
         self.said.add_class('xar-said')
         super().__init__([w.HTML(CSS), w.HBox([self.run, self.again]), self.said, self.place])
-        self.add_class('xar-lab')
         self._list()
-        self.open()
-        self.run.observe(lambda change: self.settling or self.open(), 'value')
+        self.look()
+        self.run.observe(lambda change: self.settling or self.look(), 'value')
 
     def _list(self):
         listed, chosen = runs_to_draw(self.runs_dir), self.run.value
@@ -52,9 +51,9 @@ class AnyRun(w.VBox):
     def refresh(self):
         "Look again for runs, and open the one that is chosen anew."
         self._list()
-        self.open()
+        self.look()
 
-    def open(self):
+    def look(self):
         "Show the run that is chosen; one that cannot be shown is a line."
         self.said.value = 'opening …'
         try: self.view = self.make(self.run.value)
