@@ -225,8 +225,8 @@ CSS = """<style>
 .xar-lab .widget-slider, .xar-lab .widget-text { max-width: 100%%; }
 .xar-lab .modebar-group { background: none !important; }
 .xar-lab .xar-caption { color: var(--jp-ui-font-color1, #444); }
-.xar-lab .xar-said { color: var(--jp-ui-font-color1, #444); min-height: 1.5em; line-height: 1.5em; }
-.xar-lab .xar-said b { color: var(--jp-error-color1, #d32f2f); }
+.xar-said { color: var(--jp-ui-font-color1, #444); min-height: 1.5em; line-height: 1.5em; }
+.xar-said b { color: var(--jp-error-color1, #d32f2f); }
 </style>""" % WIDTH
 
 # %% ../nbs/42_widgets.ipynb #dc9b2a76
